@@ -1,0 +1,177 @@
+"""The registry of backends and the choice between them.
+
+A backend is named ``module:Class``; it is imported when it is first asked for. Third parties
+register theirs under the entry-point group ``tinygrad_mnist.backends``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import sys
+import threading
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from types import TracebackType
+
+from tinygrad_mnist import config
+from tinygrad_mnist.kernels import Backend
+
+ENTRY_POINTS = "tinygrad_mnist.backends"
+
+_BUILTIN = {
+    "numpy": "tinygrad_mnist.backends.numpy_backend:NumpyBackend",
+    "numba": "tinygrad_mnist.backends.numba_backend:NumbaBackend",
+}
+_AUTO = ("numba", "numpy")  # the first usable one
+
+_loaded: dict[str, Backend] = {}
+_lock = threading.RLock()
+_default: Backend | None = None  # set_backend's, or what the variable resolved to
+_scoped: ContextVar[Backend | None] = ContextVar("backend", default=None)
+
+
+class BackendError(RuntimeError):
+    """A backend that was asked for and cannot be had, or two backends where one is expected."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """One line of ``python -m tinygrad_mnist backends``."""
+
+    name: str
+    problem: str | None  # None: usable
+
+
+def registered() -> dict[str, str]:
+    """Every known backend's name and ``module:Class``, those of other packages included."""
+    found = {entry.name: entry.value for entry in _entry_points()}
+    return found | _BUILTIN
+
+
+def statuses() -> list[Status]:
+    """Every known backend, usable or why not and the line that would mend it."""
+    found = {name: _loaded.get(name) or _attempt(t) for name, t in registered().items()}
+    return [Status(name, it if isinstance(it, str) else None) for name, it in found.items()]
+
+
+def resolve(backend: str | Backend | None = None, asked: str = "the backend argument") -> Backend:
+    """The backend of that name, or the current one for None.
+
+    Raises BackendError where it is unknown or cannot run here; ``asked`` says who asked.
+    """
+    if backend is None:
+        return current()
+    if isinstance(backend, Backend):
+        return backend
+    if not isinstance(backend, str):
+        raise BackendError(
+            f"{asked} is {backend!r}: expected a backend's name, one of {_names()} or 'auto'"
+        )
+    return _auto() if backend == "auto" else _load(backend, asked)
+
+
+def current() -> Backend:
+    """The backend new tensors get: ``use_backend``'s, else ``set_backend``'s, else the variable's.
+
+    The variable is read at the first call that needs it. Raises BackendError as ``resolve`` does.
+    """
+    global _default
+    scoped = _scoped.get()
+    if scoped is not None:
+        return scoped
+    if _default is None:
+        _warn_of_unknown_variables()
+        _default = resolve(config.backend(), f"the variable {config.BACKEND}")
+    return _default
+
+
+def set_backend(backend: str | Backend) -> None:
+    """Make ``backend`` the one new tensors get; existing tensors stay where they are."""
+    global _default
+    _default = resolve(backend, "set_backend()")
+
+
+class use_backend:  # noqa: N801  a context manager reads as a verb, as no_grad does
+    """``with use_backend("numba"):`` new tensors of this thread or task are made there."""
+
+    def __init__(self, backend: str | Backend) -> None:
+        self._backend = resolve(backend, "use_backend()")
+        self._tokens: list[Token[Backend | None]] = []
+
+    def __enter__(self) -> Backend:
+        self._tokens.append(_scoped.set(self._backend))
+        return self._backend
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _scoped.reset(self._tokens.pop())
+
+
+def _entry_points() -> importlib.metadata.EntryPoints:
+    return importlib.metadata.entry_points(group=ENTRY_POINTS)
+
+
+def _names() -> str:
+    return ", ".join(repr(name) for name in registered())
+
+
+def _load(name: str, asked: str) -> Backend:
+    with _lock:
+        if name not in _loaded:
+            known = registered() if name not in _BUILTIN else _BUILTIN
+            if name not in known:
+                raise BackendError(_unknown(name, asked))
+            found = _attempt(known[name])
+            if isinstance(found, str):
+                raise BackendError(
+                    f"{asked} is {name!r}, which cannot run here: {found}. "
+                    f"Usable here: {', '.join(repr(s.name) for s in statuses() if not s.problem)}"
+                )
+            _loaded[name] = found
+        return _loaded[name]
+
+
+def _attempt(target: str) -> Backend | str:
+    """The backend ``module:Class``, or why it cannot run here and the line that mends it."""
+    module, _, attribute = target.partition(":")
+    try:
+        kind: type[Backend] = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        package = (error.name or module).partition(".")[0]
+        return f"the package {package} is not installed; mend it with: pip install {package}"
+    except (ImportError, AttributeError) as error:
+        return f"importing {target} failed: {error}"
+    return kind.unusable() or kind()
+
+
+def _auto() -> Backend:
+    problems = []
+    for name in _AUTO:
+        try:
+            backend = _load(name, "auto")
+        except BackendError as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            print(f"tinygrad_mnist: using {name}; {'; '.join(problems)}", file=sys.stderr)
+        return backend
+    raise BackendError("no backend can run here: " + "; ".join(problems))
+
+
+def _unknown(name: str, asked: str) -> str:
+    close = difflib.get_close_matches(name, [*registered(), "auto"], n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{asked} is {name!r}: there is no such backend, expected {_names()} or 'auto'.{hint}"
+
+
+def _warn_of_unknown_variables() -> None:
+    for name in config.unknown_variables():
+        close = difflib.get_close_matches(name, config.KNOWN, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        print(f"tinygrad_mnist: the variable {name} means nothing here{hint}", file=sys.stderr)

@@ -1,0 +1,620 @@
+"""The contract: every kernel a backend has, each with a default written on its array namespace.
+
+A kernel is ``kernel(*arrays, out=None, **static)``. Arrays (and Python numbers) are positional,
+everything else is a keyword. Four kinds exist, and the decorators below say which is which:
+
+- a plain kernel fills all of ``out`` (a tuple if it has several results), never reads it, and
+  returns it; ``out`` overlaps no input;
+- an *elementwise* kernel is a plain kernel whose ``out`` may be one of its inputs;
+- a *view* returns an alias of its input and takes no ``out``;
+- an *in-place* kernel ends in ``_``, writes the arguments it declares and returns nothing.
+
+Shapes and dtypes have been checked and made equal before a kernel is called (see ``ops``).
+Indices into data are checked here, because a device can only do it without waiting for the host.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+
+Array = Any
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+Kernel = Callable[..., Any]
+
+# splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
+GOLDEN, MIX_1, MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def elementwise(kernel: Kernel) -> Kernel:
+    """Mark a kernel whose ``out`` may be one of its inputs."""
+    kernel.kind = "elementwise"  # type: ignore[attr-defined]
+    return kernel
+
+
+def view(kernel: Kernel) -> Kernel:
+    """Mark a kernel that returns an alias of its input."""
+    kernel.kind = "view"  # type: ignore[attr-defined]
+    return kernel
+
+
+def writes(*names: str) -> Callable[[Kernel], Kernel]:
+    """Mark an in-place kernel and name the arguments that it writes."""
+
+    def mark(kernel: Kernel) -> Kernel:
+        kernel.kind = "inplace"  # type: ignore[attr-defined]
+        kernel.writes = names  # type: ignore[attr-defined]
+        return kernel
+
+    return mark
+
+
+def _unary(name: str) -> Kernel:
+    @elementwise
+    def kernel(self: Backend, x: Array, *, out: Array = None) -> Array:
+        return getattr(self.xp, name)(x, out=out)
+
+    return kernel
+
+
+def _binary(name: str) -> Kernel:
+    @elementwise
+    def kernel(self: Backend, x: Array, y: Array, *, out: Array = None) -> Array:
+        return getattr(self.xp, name)(x, y, out=out)
+
+    return kernel
+
+
+class Backend:
+    """An array engine: a namespace ``xp`` and the kernels below.
+
+    A subclass sets ``name``, ``xp`` and ``array_type`` and overrides the kernels it can do better,
+    with the same signature; ``return super().kernel(...)`` serves what its own does not cover.
+    """
+
+    name: ClassVar[str]
+    xp: ClassVar[Any]
+    array_type: ClassVar[type]
+
+    # ---- the host and the device
+
+    @classmethod
+    def unusable(cls) -> str | None:
+        """Why this backend cannot run here and the line that mends it; None if it can."""
+        return None
+
+    def asarray(self, x: np.ndarray) -> Array:
+        """A NumPy array as this backend's array; shares memory where it can."""
+        return self.xp.asarray(x)
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        """This backend's array as a NumPy array; shares memory where it can."""
+        return np.asarray(x)
+
+    def check_index(self, index: Array, size: int, kernel: str) -> None:
+        """Raise IndexError if an entry of ``index`` lies outside ``0 … size-1``.
+
+        A device that would have to wait for the answer may raise at its next synchronisation.
+        """
+        if index.size and (index.min() < 0 or index.max() >= size):
+            worst = index.max() if index.max() >= size else index.min()
+            raise IndexError(f"{kernel}: found index {worst}, expected 0 to {size - 1}")
+
+    # ---- pointwise
+
+    add = _binary("add")
+    subtract = _binary("subtract")
+    multiply = _binary("multiply")
+    divide = _binary("divide")
+    pow = _binary("power")
+    maximum = _binary("maximum")
+    minimum = _binary("minimum")
+    equal = _binary("equal")
+    not_equal = _binary("not_equal")
+    less = _binary("less")
+    less_equal = _binary("less_equal")
+    greater = _binary("greater")
+    greater_equal = _binary("greater_equal")
+
+    negative = _unary("negative")
+    abs = _unary("absolute")
+    sign = _unary("sign")
+    exp = _unary("exp")
+    log = _unary("log")
+    sqrt = _unary("sqrt")
+    square = _unary("square")
+    sin = _unary("sin")
+    cos = _unary("cos")
+    tanh = _unary("tanh")
+
+    @elementwise
+    def sigmoid(self, x: Array, *, out: Array = None) -> Array:
+        """1 / (1 + e⁻ˣ), as (1 + tanh(x/2)) / 2, which neither overflows nor branches."""
+        out = self.xp.multiply(x, 0.5, out=out)
+        self.xp.tanh(out, out=out)
+        self.xp.add(out, 1, out=out)
+        return self.xp.multiply(out, 0.5, out=out)
+
+    @elementwise
+    def sigmoid_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
+        """dY · y · (1 − y)."""
+        slope = self.xp.multiply(self.xp.subtract(1, y), y)
+        return self.xp.multiply(dY, slope, out=out)
+
+    @elementwise
+    def relu(self, x: Array, *, out: Array = None) -> Array:
+        """max(x, 0); NaN stays NaN."""
+        return self.xp.maximum(x, 0, out=out)
+
+    @elementwise
+    def relu_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
+        """dY where y > 0 (or NaN), else 0."""
+        return self._into(out, self.xp.where(y <= 0, self._zero(dY), dY))
+
+    @elementwise
+    def where(self, condition: Array, x: Array, y: Array, *, out: Array = None) -> Array:
+        return self._into(out, self.xp.where(condition, x, y))
+
+    @elementwise
+    def cast(self, x: Array, *, dtype: np.dtype, out: Array = None) -> Array:
+        return self._into(out, x.astype(dtype))
+
+    # ---- views and copies
+
+    @view
+    def reshape(self, x: Array, *, shape: Shape) -> Array:
+        """``x`` must be C-contiguous, so that the result is a view."""
+        return x.reshape(shape)
+
+    @view
+    def permute(self, x: Array, *, dims: Shape) -> Array:
+        return x.transpose(dims)
+
+    @view
+    def expand(self, x: Array, *, shape: Shape) -> Array:
+        return self.xp.broadcast_to(x, shape)
+
+    @view
+    def getitem(self, x: Array, *, index: tuple[Any, ...]) -> Array:
+        """Basic indexing: integers, slices, None and ``...``."""
+        return x[(*index, ...)] if ... not in index else x[index]
+
+    def getitem_grad(
+        self, dY: Array, *, index: tuple[Any, ...], shape: Shape, out: Array = None
+    ) -> Array:
+        """Zeros of ``shape`` with ``dY`` written at ``index``."""
+        out = self._filled(out, shape, dY.dtype, 0)
+        out[index] = dY
+        return out
+
+    def copy(self, x: Array, *, out: Array = None) -> Array:
+        """A C-contiguous copy."""
+        return self._into(out, x.copy(order="C"))
+
+    def full(self, *, shape: Shape, value: float, dtype: np.dtype, out: Array = None) -> Array:
+        """An array of ``shape`` that holds ``value`` everywhere."""
+        return self._filled(out, shape, dtype, value)
+
+    @writes("x")
+    def copy_(self, x: Array, y: Array) -> None:
+        x[...] = y
+
+    @writes("x")
+    def fill_(self, x: Array, *, value: float) -> None:
+        x.fill(value)
+
+    @writes("x")
+    def lerp_(self, x: Array, end: Array, *, weight: float) -> None:
+        """x ← x + weight · (end − x)."""
+        x += weight * (end - x)
+
+    # ---- reductions
+
+    def sum(self, x: Array, *, dim: Shape, keepdim: bool, out: Array = None) -> Array:
+        return self.xp.sum(x, axis=dim, keepdims=keepdim, out=out)
+
+    def max(self, x: Array, *, dim: Shape, keepdim: bool, out: Array = None) -> Array:
+        return self.xp.max(x, axis=dim, keepdims=keepdim, out=out)
+
+    def argmax(self, x: Array, *, dim: int, keepdim: bool, out: Array = None) -> Array:
+        return self._into(out, self.xp.argmax(x, axis=dim, keepdims=keepdim))
+
+    # ---- products
+
+    def matmul(self, x: Array, y: Array, *, out: Array = None) -> Array:
+        return self.xp.matmul(x, y, out=out)
+
+    def linear(self, x: Array, weight: Array, bias: Array = None, *, out: Array = None) -> Array:
+        """x (N, in) · weight (out, in)ᵀ + bias (out,)."""
+        out = self.xp.matmul(x, weight.T, out=out)
+        return out if bias is None else self.xp.add(out, bias, out=out)
+
+    def conv2d(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array = None,
+        *,
+        stride: Pair,
+        padding: Pair,
+        dilation: Pair,
+        groups: int,
+        out: Array = None,
+    ) -> Array:
+        """x (N, C, H, W) with weight (O, C/groups, kh, kw): im2col and a product per image."""
+        columns, (height, width) = self._im2col(x, weight.shape, stride, padding, dilation, groups)
+        kernel = weight.reshape(groups, weight.shape[0] // groups, -1)
+        y = self.xp.matmul(kernel, columns).reshape(len(x), -1, height, width)
+        if bias is None:
+            return self._into(out, y)
+        return self.xp.add(y, bias[:, None, None], out=out)
+
+    def conv2d_dx(
+        self,
+        dY: Array,
+        weight: Array,
+        *,
+        shape: Shape,
+        stride: Pair,
+        padding: Pair,
+        dilation: Pair,
+        groups: int,
+        out: Array = None,
+    ) -> Array:
+        """Gradient of conv2d by its input, of ``shape`` (N, C, H, W): a product and col2im."""
+        (n, c, h, w), (o, _, kh, kw), (ph, pw) = shape, weight.shape, padding
+        kernel = weight.reshape(groups, o // groups, -1).swapaxes(1, 2)
+        columns = self.xp.matmul(kernel, dY.reshape(n, groups, o // groups, -1))
+        columns = columns.reshape(n, c, kh, kw, *dY.shape[2:])
+        padded = self.xp.zeros((n, c, h + 2 * ph, w + 2 * pw), dY.dtype)
+        for i, j, rows, cols in _offsets((kh, kw), dY.shape[2:], stride, dilation):
+            padded[:, :, rows, cols] += columns[:, :, i, j]
+        return self._into(out, padded[:, :, ph : ph + h, pw : pw + w])
+
+    def conv2d_dw(
+        self,
+        dY: Array,
+        x: Array,
+        *,
+        shape: Shape,
+        stride: Pair,
+        padding: Pair,
+        dilation: Pair,
+        groups: int,
+        out: Array = None,
+    ) -> Array:
+        """Gradient of conv2d by its weight, of ``shape`` (O, C/groups, kh, kw)."""
+        columns, _ = self._im2col(x, shape, stride, padding, dilation, groups)
+        rows = dY.reshape(len(x), groups, shape[0] // groups, columns.shape[-1])
+        per_image = self.xp.matmul(rows, columns.swapaxes(2, 3))
+        return self._into(out, self.xp.sum(per_image, axis=0).reshape(shape))
+
+    def max_pool2d(
+        self, x: Array, *, size: Pair, stride: Pair, padding: Pair, out: Any = None
+    ) -> tuple[Array, Array]:
+        """x (N, C, H, W) to its windows' maxima and, int32, which of the window's cells it was.
+
+        The first of equal cells wins; a NaN wins over numbers.
+        """
+        padded = self._pad(x, padding, -self.xp.inf)
+        spots = _pooled(padded.shape, size, stride)
+        best = index = None
+        for i, j, rows, cols in _offsets(size, spots, stride, (1, 1)):
+            cell = padded[:, :, rows, cols]
+            if best is None:
+                best, index = cell.copy(order="C"), self.xp.zeros(cell.shape, np.int32)
+                continue
+            better = (cell > best) | (cell != cell)
+            self.xp.copyto(best, cell, where=better)
+            self.xp.copyto(index, i * size[1] + j, where=better)
+        return self._into(out, (best, index))
+
+    def max_pool2d_grad(
+        self,
+        dY: Array,
+        index: Array,
+        *,
+        shape: Shape,
+        size: Pair,
+        stride: Pair,
+        padding: Pair,
+        out: Array = None,
+    ) -> Array:
+        """``dY`` added to the cells of zeros of ``shape`` that ``index`` names."""
+        (n, c, h, w), (ph, pw) = shape, padding
+        padded = self.xp.zeros((n, c, h + 2 * ph, w + 2 * pw), dY.dtype)
+        for i, j, rows, cols in _offsets(size, dY.shape[2:], stride, (1, 1)):
+            chosen = index == i * size[1] + j
+            padded[:, :, rows, cols] += self.xp.where(chosen, dY, self._zero(dY))
+        return self._into(out, padded[:, :, ph : ph + h, pw : pw + w])
+
+    def max_pool2d_take(
+        self,
+        x: Array,
+        index: Array,
+        *,
+        size: Pair,
+        stride: Pair,
+        padding: Pair,
+        out: Array = None,
+    ) -> Array:
+        """The cells of ``x`` (N, C, H, W) that ``index`` names: the transpose of the gradient."""
+        padded = self._pad(x, padding, 0)
+        taken = self.xp.zeros(index.shape, x.dtype)
+        for i, j, rows, cols in _offsets(size, index.shape[2:], stride, (1, 1)):
+            chosen = index == i * size[1] + j
+            self.xp.copyto(taken, padded[:, :, rows, cols], where=chosen)
+        return self._into(out, taken)
+
+    # ---- networks
+
+    def batch_norm(
+        self, x: Array, weight: Array, bias: Array, *, eps: float, out: Any = None
+    ) -> tuple[Array, Array, Array]:
+        """x (N, C, …) to weight · (x − mean) / √(var + eps) + bias, mean (C,), biased var (C,)."""
+        dims, per_channel = _channel(x.ndim)
+        mean = self.xp.mean(x, axis=dims, keepdims=True)
+        centred = x - mean
+        var = self.xp.mean(centred * centred, axis=dims)
+        scale = weight / self.xp.sqrt(var + eps)
+        y = centred * scale[per_channel] + bias[per_channel]
+        return self._into(out, (y, mean.reshape(-1), var))
+
+    def batch_norm_grad(
+        self, dY: Array, x: Array, weight: Array, *, eps: float, out: Any = None
+    ) -> tuple[Array, Array, Array]:
+        """Gradients of batch_norm's first result by x, weight and bias.
+
+        With x̂ = (x − mean)/σ: dX = weight/σ · (dY − mean(dY) − x̂ · mean(dY·x̂)),
+        dweight = Σ dY·x̂, dbias = Σ dY (Ioffe, Szegedy 2015).
+        """
+        dims, per_channel = _channel(x.ndim)
+        count = max(1, x.size // max(1, x.shape[1]))
+        normal = x - self.xp.mean(x, axis=dims, keepdims=True)
+        scale = 1 / self.xp.sqrt(self.xp.mean(normal * normal, axis=dims) + eps)
+        normal *= scale[per_channel]
+        dbias = self.xp.sum(dY, axis=dims)
+        dweight = self.xp.sum(dY * normal, axis=dims)
+        normal *= (dweight / count)[per_channel]
+        dX = dY - (dbias / count)[per_channel]
+        dX -= normal
+        dX *= (weight * scale)[per_channel]
+        return self._into(out, (dX, dweight, dbias))
+
+    def cross_entropy(self, x: Array, target: Array, *, out: Array = None) -> Array:
+        """x (N, C), int64 target (N,) to −log softmax(x)[target], (N,)."""
+        self.check_index(target, x.shape[1], "cross_entropy")
+        shifted = x - self.xp.max(x, axis=1, keepdims=True)
+        chosen = self.xp.take_along_axis(shifted, target[:, None], axis=1)[:, 0]
+        total = self.xp.log(self.xp.sum(self.xp.exp(shifted), axis=1))
+        return self.xp.subtract(total, chosen, out=out)
+
+    def cross_entropy_grad(
+        self, dY: Array, x: Array, target: Array, *, out: Array = None
+    ) -> Array:
+        """dY (N,) · (softmax(x) − one-hot(target)), (N, C)."""
+        out = self.xp.subtract(x, self.xp.max(x, axis=1, keepdims=True), out=out)
+        self.xp.exp(out, out=out)
+        out *= (dY / self.xp.sum(out, axis=1))[:, None]
+        out[self.xp.arange(len(x)), target] -= dY
+        return out
+
+    def dropout_mask(
+        self, *, shape: Shape, p: float, key: int, dtype: np.dtype, out: Array = None
+    ) -> Array:
+        """0 with probability ``p``, else 1/(1−p): the stream ``key``'s 32-bit numbers ≥ p·2³²."""
+        kept = self._bits(key, shape) >= min(round(p * 2**32), 2**32 - 1)
+        return self.xp.multiply(kept, np.dtype(dtype).type(1 / (1 - p)), out=out)
+
+    def uniform(
+        self, *, shape: Shape, key: int, dtype: np.dtype, out: Array = None
+    ) -> Array:
+        """Uniform numbers in [0, 1): the stream ``key``'s upper 24 bits · 2⁻²⁴."""
+        fraction = self._bits(key, shape) >> 8
+        return self.xp.multiply(fraction.astype(dtype), np.dtype(dtype).type(2.0**-24), out=out)
+
+    def take_scaled(
+        self,
+        x: Array,
+        index: Array,
+        *,
+        scale: float,
+        shift: float,
+        dtype: np.dtype,
+        out: Array = None,
+    ) -> Array:
+        """Rows of uint8 ``x`` at int64 ``index``, as ``dtype``: row · scale + shift."""
+        self.check_index(index, len(x), "take_scaled")
+        rows = x[index]
+        out = self.xp.multiply(rows, np.dtype(dtype).type(scale), out=out, dtype=dtype)
+        out += np.dtype(dtype).type(shift)
+        return out
+
+    # ---- optimizers: lists of arrays, one call per parameter group
+
+    @writes("params", "buffers")
+    def sgd_(
+        self,
+        params: list[Array],
+        grads: list[Array],
+        buffers: list[Array],
+        *,
+        lr: float,
+        momentum: float,
+        dampening: float,
+        weight_decay: float,
+        nesterov: bool,
+    ) -> None:
+        """g ← g + weight_decay·p; b ← momentum·b + (1−dampening)·g; p ← p − lr·b (or g + μb)."""
+        for i, (p, g) in enumerate(zip(params, grads, strict=True)):
+            if weight_decay:
+                g = g + weight_decay * p
+            if momentum:
+                buffers[i] *= momentum
+                buffers[i] += (1 - dampening) * g
+                g = g + momentum * buffers[i] if nesterov else buffers[i]
+            p -= lr * g
+
+    @writes("params", "exp_avgs", "exp_avg_sqs")
+    def adam_(
+        self,
+        params: list[Array],
+        grads: list[Array],
+        exp_avgs: list[Array],
+        exp_avg_sqs: list[Array],
+        *,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decay: float,
+        step: int,
+    ) -> None:
+        """Adam with bias correction at ``step`` = 1, 2, … (Kingma, Ba 2015)."""
+        step_size = lr / (1 - beta1**step)
+        correction = (1 - beta2**step) ** 0.5
+        for p, g, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
+            if weight_decay:
+                g = g + weight_decay * p
+            m *= beta1
+            m += (1 - beta1) * g
+            v *= beta2
+            v += (1 - beta2) * (g * g)
+            self._flush(m)
+            root = self.xp.sqrt(v)
+            root /= correction
+            root += eps
+            p -= step_size * (m / root)
+
+    # ---- what the defaults share
+
+    def _into(self, out: Any, value: Any) -> Any:
+        """``value``, copied into ``out`` where one is given."""
+        if out is None:
+            return value
+        if isinstance(value, tuple):
+            return tuple(self._into(o, v) for o, v in zip(out, value, strict=True))
+        out[...] = value
+        return out
+
+    def _filled(self, out: Array, shape: Shape, dtype: np.dtype, value: float) -> Array:
+        if out is None:
+            return self.xp.full(shape, value, dtype)
+        out.fill(value)
+        return out
+
+    def _zero(self, like: Array) -> Any:
+        """Zero in the dtype of ``like``, so that ``where`` does not widen it."""
+        return like.dtype.type(0)
+
+    def _flush(self, x: Array) -> None:
+        """Denormal numbers to zero: a moment that decays into them slows every later step."""
+        x *= self.xp.abs(x) >= np.finfo(x.dtype).tiny
+
+    def _pad(self, x: Array, padding: Pair, value: float) -> Array:
+        if padding == (0, 0):
+            return x
+        (n, c, h, w), (ph, pw) = x.shape, padding
+        padded = self.xp.full((n, c, h + 2 * ph, w + 2 * pw), value, x.dtype)
+        padded[:, :, ph : ph + h, pw : pw + w] = x
+        return padded
+
+    def _im2col(
+        self, x: Array, weight_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int
+    ) -> tuple[Array, Pair]:
+        """Columns (N, groups, C/groups·kh·kw, H'·W') of the padded ``x``, and (H', W')."""
+        kh, kw = weight_shape[2:]
+        x = self._pad(x, padding, 0)
+        n, c, h, w = x.shape
+        spots = convolved((h, w), (kh, kw), stride, dilation)
+        s0, s1, s2, s3 = x.strides
+        strides = (s0, s1, s2 * dilation[0], s3 * dilation[1], s2 * stride[0], s3 * stride[1])
+        windows = self.xp.lib.stride_tricks.as_strided(x, (n, c, kh, kw, *spots), strides)
+        return windows.reshape(n, groups, c // groups * kh * kw, spots[0] * spots[1]), spots
+
+    def _bits(self, key: int, shape: Shape) -> Array:
+        """The stream ``key`` of splitmix64 as uint32 of ``shape``, low half first."""
+        count = int(np.prod(shape, dtype=np.int64))
+        z = self.xp.arange(1, (count + 1) // 2 + 1, dtype=np.uint64)
+        z *= np.uint64(GOLDEN)
+        z += np.uint64(key)
+        z ^= z >> np.uint64(30)
+        z *= np.uint64(MIX_1)
+        z ^= z >> np.uint64(27)
+        z *= np.uint64(MIX_2)
+        z ^= z >> np.uint64(31)
+        return z.view(np.uint32)[:count].reshape(shape)
+
+
+def convolved(image: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> Pair:
+    """Height and width of a convolution's or a pooling's result over a padded image."""
+    height, width = (
+        (i - d * (k - 1) - 1) // s + 1
+        for i, k, s, d in zip(image, kernel, stride, dilation, strict=True)
+    )
+    return height, width
+
+
+def _pooled(padded: Shape, size: Pair, stride: Pair) -> Pair:
+    return convolved((padded[2], padded[3]), size, stride, (1, 1))
+
+
+def _offsets(kernel: Pair, spots: Shape, stride: Pair, dilation: Pair) -> Any:
+    """Each cell (i, j) of a kernel with the rows and columns of the image that it meets."""
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            top, left = i * dilation[0], j * dilation[1]
+            rows = slice(top, top + spots[0] * stride[0], stride[0])
+            cols = slice(left, left + spots[1] * stride[1], stride[1])
+            yield i, j, rows, cols
+
+
+def _channel(ndim: int) -> tuple[Shape, tuple[Any, ...]]:
+    """The dims that batch norm reduces, and the index that lines (C,) up with (N, C, …)."""
+    return (0, *range(2, ndim)), (slice(None), *(None,) * (ndim - 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What the contract says of a kernel, read from its definition."""
+
+    name: str
+    kind: str  # "plain", "elementwise", "view" or "inplace"
+    inputs: tuple[str, ...]  # positional parameters: arrays
+    static: tuple[str, ...]  # keyword parameters, without out
+    writes: tuple[str, ...]  # the inputs an in-place kernel writes
+
+
+_NOT_KERNELS = frozenset({"unusable", "asarray", "to_numpy", "check_index"})
+
+
+@cache
+def spec(name: str) -> Spec:
+    """The contract's entry for the kernel ``name``; KeyError if there is none."""
+    if name not in kernel_names():
+        raise KeyError(f"the contract has no kernel {name!r}; see tinygrad_mnist/kernels.py")
+    kernel = getattr(Backend, name)
+    parameters = list(inspect.signature(kernel).parameters.values())[1:]
+    return Spec(
+        name=name,
+        kind=getattr(kernel, "kind", "plain"),
+        inputs=tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY),
+        static=tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "out"),
+        writes=getattr(kernel, "writes", ()),
+    )
+
+
+@cache
+def kernel_names() -> tuple[str, ...]:
+    """Every kernel of the contract, in the order of its definition."""
+    return tuple(
+        name
+        for name, value in vars(Backend).items()
+        if not name.startswith("_") and callable(value) and name not in _NOT_KERNELS
+    )

@@ -1,0 +1,1 @@
+"""Helpers around training that are not layers: ``utils.data``."""
