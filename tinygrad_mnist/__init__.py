@@ -11,6 +11,8 @@
 
 from pathlib import Path as _Path
 
+__version__ = "0.1.0"
+
 _here = _Path(__file__).parent
 if not (_here / "backends").is_dir():
     # In a checkout the backends stand beside the package; an installed one has them inside.
@@ -72,7 +74,5 @@ from tinygrad_mnist.tensor import (  # noqa: E402
     tensor,
     zeros,
 )
-
-__version__ = "0.1.0"
 
 bool_, uint8, int8, int16, int32, int64, float32, float64 = _DTYPES

@@ -601,8 +601,13 @@ def vjp(function: Callable[..., Any], inputs: Sequence[Any], dYs: Sequence[Any])
         pairs = [(y, dY) for y, dY in zip(results, dYs, strict=True) if dY is not None]
         targets = [x for x in fresh if isinstance(x, Value)]
         found = iter(
-            grad([y for y, _ in pairs], targets, [dY for _, dY in pairs],
-                 create_graph=create_graph, allow_unused=True)
+            grad(
+                [y for y, _ in pairs],
+                targets,
+                [dY for _, dY in pairs],
+                create_graph=create_graph,
+                allow_unused=True,
+            )
         )
     return [next(found) if isinstance(x, Value) else None for x in fresh]
 

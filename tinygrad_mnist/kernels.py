@@ -450,14 +450,18 @@ class Backend:
         dampening: float,
         weight_decay: float,
         nesterov: bool,
+        step: int,
     ) -> None:
-        """g ← g + weight_decay·p; b ← momentum·b + (1−dampening)·g; p ← p − lr·b (or g + μb)."""
+        """g ← g + weight_decay·p; b ← momentum·b + (1−dampening)·g; p ← p − lr·b (or g + μb).
+
+        At ``step`` 1, b ← g. Without momentum ``buffers`` is empty.
+        """
         for i, (p, g) in enumerate(zip(params, grads, strict=True)):
             if weight_decay:
                 g = g + weight_decay * p
             if momentum:
                 buffers[i] *= momentum
-                buffers[i] += (1 - dampening) * g
+                buffers[i] += g if step == 1 else (1 - dampening) * g
                 g = g + momentum * buffers[i] if nesterov else buffers[i]
             p -= lr * g
 

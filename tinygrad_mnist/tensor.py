@@ -513,5 +513,3 @@ def _from_host(array: np.ndarray, backend: Any, copy: bool) -> Tensor:
     target = resolve(backend)
     made = target.asarray(np.array(array, order="C") if copy else array)
     return wrap(Tensor, made, target)  # type: ignore[no-any-return]
-
-

@@ -72,7 +72,9 @@ def gradgradcheck(function: Callable[..., Any], inputs: Sequence[Tensor], **opti
     generator = np.random.default_rng(options.get("seed", 0) + 1)
     outputs = _differentiable(function(*inputs))
     dYs = [
-        from_numpy(np.asarray(generator.standard_normal(y.shape)), backend=y.backend).requires_grad_()
+        from_numpy(
+            np.asarray(generator.standard_normal(y.shape)), backend=y.backend
+        ).requires_grad_()
         for y in outputs
     ]
     count = len(inputs)

@@ -152,5 +152,3 @@ def take_scaled(x: T, index: Value, scale: float = 1.0, shift: float = 0.0) -> T
         )
     static = {"scale": scale, "shift": shift, "dtype": FLOAT}
     return record(_TAKE_SCALED, (x, index), static)  # type: ignore[no-any-return]
-
-

@@ -96,7 +96,6 @@ cos = unary("cos", "The cosine of x in radians.", lambda dY, x: -(dY * sin(x)))
 tanh = unary("tanh", "The hyperbolic tangent.", lambda dY, out: dY * (1 - out * out))
 
 
-
 # ---- activations and their fused gradients
 
 _RELU_GRAD = define("relu_grad", {"dY": lambda dZ, y: relu_grad(dZ, y)})

@@ -108,5 +108,3 @@ def _shifted(name: str, x: Any, dim: int) -> Any:
     if x.array.size == 0:
         return x
     return x - amax(x, dim, keepdim=True).detach()
-
-

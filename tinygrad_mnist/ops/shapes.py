@@ -14,9 +14,7 @@ from tinygrad_mnist.ops.table import T, checked_dim
 _RESHAPE = define("reshape", {"x": lambda dY, x_shape: reshape(dY, x_shape)})
 _PERMUTE = define("permute", {"x": lambda dY, dims: permute(dY, _inverse(dims))})
 _EXPAND = define("expand", {"x": lambda dY: dY})  # the engine sums over what was expanded
-_GETITEM = define(
-    "getitem", {"x": lambda dY, index, x_shape: getitem_grad(dY, index, x_shape)}
-)
+_GETITEM = define("getitem", {"x": lambda dY, index, x_shape: getitem_grad(dY, index, x_shape)})
 _GETITEM_GRAD = define("getitem_grad", {"dY": lambda dZ, index: getitem(dZ, index)})
 _COPY = define("copy", {"x": lambda dY: dY})
 

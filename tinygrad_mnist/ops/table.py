@@ -88,9 +88,7 @@ def operands(name: str, x: Any, y: Any, floats: bool = False) -> tuple[Any, Any]
     """
     like = x if isinstance(x, Value) else y
     if not isinstance(like, Value):
-        raise TypeError(
-            f"{name}: expected a tensor, got {type(x).__name__} and {type(y).__name__}"
-        )
+        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__} and {type(y).__name__}")
     x, y = _operand(name, like, x), _operand(name, like, y)
     if isinstance(x, Value) and isinstance(y, Value):
         dtype = result_dtype(x, y)
@@ -190,7 +188,9 @@ def checked_dims(name: str, dim: Any, ndim: int) -> tuple[int, ...]:
     """``dim``, None (all) or several as a tuple counted from 0; ValueError for a repeated one."""
     if dim is None:
         return tuple(range(ndim))
-    dims = tuple(checked_dim(name, d, ndim) for d in (dim if isinstance(dim, tuple | list) else (dim,)))
+    dims = tuple(
+        checked_dim(name, d, ndim) for d in (dim if isinstance(dim, tuple | list) else (dim,))
+    )
     if len(set(dims)) != len(dims):
         raise ValueError(f"{name}: dim {dim} names the same dim twice")
     return dims if ndim else ()

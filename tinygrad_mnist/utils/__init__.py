@@ -1,1 +1,5 @@
-"""Helpers around training that are not layers: ``utils.data``."""
+"""Helpers around training that are not layers."""
+
+from tinygrad_mnist.utils import data
+
+__all__ = ["data"]

@@ -1,0 +1,1 @@
+"""Numba kernels: plain loops over NumPy arrays, one file per family."""

@@ -1,0 +1,70 @@
+"""The random stream (splitmix64: Steele, Lea, Flood 2014), and batches of rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_mnist.backends.numba_kernels.compile import compiled
+from tinygrad_mnist.kernels import GOLDEN, MIX_1, MIX_2
+
+Array = Any
+
+STEP, FIRST, SECOND = np.uint64(GOLDEN), np.uint64(MIX_1), np.uint64(MIX_2)
+S27, S30, S31, HALF = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32)
+LOW = np.uint64(0xFFFFFFFF)
+BYTE = np.uint64(8)
+
+
+@compiled
+def splitmix64(key: Any, i: int) -> Any:
+    """Number ``i`` = 1, 2, … of the stream ``key``."""
+    z = np.uint64(i) * STEP + key
+    z = (z ^ (z >> S30)) * FIRST
+    z = (z ^ (z >> S27)) * SECOND
+    return z ^ (z >> S31)
+
+
+@compiled
+def dropout_mask(key: Any, threshold: Any, scale: float, mask: Array) -> None:
+    """Two elements from each number, the low half first."""
+    kept, zero = mask.dtype.type(scale), mask.dtype.type(0)
+    for i in range(mask.size // 2):
+        z = splitmix64(key, i + 1)
+        mask[2 * i] = kept if (z & LOW) >= threshold else zero
+        mask[2 * i + 1] = kept if (z >> HALF) >= threshold else zero
+    if mask.size % 2:
+        z = splitmix64(key, mask.size // 2 + 1)
+        mask[mask.size - 1] = kept if (z & LOW) >= threshold else zero
+
+
+@compiled
+def uniform(key: Any, out: Array) -> None:
+    unit = out.dtype.type(2.0**-24)
+    for i in range(out.size // 2):
+        z = splitmix64(key, i + 1)
+        out[2 * i] = out.dtype.type(np.int32((z & LOW) >> BYTE)) * unit
+        out[2 * i + 1] = out.dtype.type(np.int32(z >> (HALF + BYTE))) * unit
+    if out.size % 2:
+        z = splitmix64(key, out.size // 2 + 1)
+        out[out.size - 1] = out.dtype.type(np.int32((z & LOW) >> BYTE)) * unit
+
+
+@compiled
+def take_scaled(x: Array, index: Array, scale: float, shift: float, out: Array) -> None:
+    """x and out as matrices: one row per index."""
+    factor, offset = out.dtype.type(scale), out.dtype.type(shift)
+    for i in range(index.size):
+        row = index[i]
+        for j in range(x.shape[1]):
+            out[i, j] = out.dtype.type(x[row, j]) * factor + offset
+
+
+@compiled
+def bounds(index: Array) -> Any:
+    """The smallest and the largest of a flat index."""
+    low = high = index[0]
+    for i in range(index.size):
+        low, high = min(low, index[i]), max(high, index[i])
+    return low, high

@@ -1,0 +1,290 @@
+"""The command line: ``python -m tinygrad_mnist``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygrad_mnist import __version__, config, models, optim, training
+from tinygrad_mnist.autograd import no_grad
+from tinygrad_mnist.backend import BackendError, current, resolve, set_backend, statuses
+from tinygrad_mnist.random import manual_seed
+from tinygrad_mnist.report import plot_history
+from tinygrad_mnist.training import Epoch, History, ModelFileError, ModelInfo
+from tinygrad_mnist.utils.data import DataError, DataLoader, ImageDataset, datasets
+from tinygrad_mnist.utils.data.images import ImageError, read_digit
+
+FAILED, INTERRUPTED = 1, 130
+EVALUATION_BATCH = 500
+# What a job can fail with; anything else is a bug and shows its traceback.
+EXPECTED = (BackendError, DataError, ImageError, ModelFileError, FloatingPointError, OSError)
+
+EXAMPLES = {
+    "train": """\
+examples:
+  python -m tinygrad_mnist train                         99% in one epoch
+  python -m tinygrad_mnist train --model mlp --seed 1    784-128-10, 5 epochs
+  python -m tinygrad_mnist train --dataset fashion --epochs 5 --out fashion-out
+  python -m tinygrad_mnist train --data ~/mnist          the files are in that folder""",
+    "evaluate": """\
+example:
+  python -m tinygrad_mnist evaluate mnist-out/model.safetensors""",
+    "predict": """\
+examples:
+  python -m tinygrad_mnist predict mnist-out/model.safetensors seven.png
+  python -m tinygrad_mnist predict mnist-out/model.safetensors scans/*.jpg""",
+    "backends": """\
+example:
+  TINYGRAD_MNIST_BACKEND=numpy python -m tinygrad_mnist backends""",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        if getattr(arguments, "backend", None):
+            set_backend(resolve(arguments.backend, "--backend"))
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; what is still buffered goes nowhere, quietly.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except EXPECTED as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+
+
+# ---- the commands
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train a model and write it, its history and its curves to ``--out``."""
+    out = _writable_folder(arguments.out)
+    recipe = models.RECIPES[arguments.model]
+    epochs = arguments.epochs or recipe.epochs
+    lr = arguments.lr or recipe.lr
+    manual_seed(arguments.seed)
+    backend = current()
+    train_set, test_set = datasets.load(arguments.dataset, arguments.data)
+    batches = DataLoader(train_set, arguments.batch_size or recipe.batch_size, shuffle=True)
+    model = models.ARCHITECTURES[arguments.model](**recipe.arguments)
+    optimizer = models.make_optimizer(arguments.optimizer, model, lr)
+    scheduler = None
+    if recipe.one_cycle:
+        steps = epochs * len(batches)
+        scheduler = optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.25)
+    about = {
+        "model": arguments.model,
+        "dataset": arguments.dataset,
+        "backend": backend.name,
+        "seed": arguments.seed,
+        "batch_size": batches.batch_size,
+        "optimizer": arguments.optimizer,
+        "lr": lr,
+    }
+    info = ModelInfo(
+        arguments.model, recipe.arguments, arguments.dataset, train_set.mean, train_set.std
+    )
+    print(
+        f"training {arguments.model} on {arguments.dataset}: {len(train_set)} images, "
+        f"{epochs} epoch{'s' if epochs > 1 else ''} of {len(batches)} batches, "
+        f"backend {backend.name}, seed {arguments.seed}",
+        flush=True,
+    )
+
+    def on_epoch(epoch: Epoch, history: History) -> None:
+        print(_epoch_line(epoch, epochs), flush=True)
+        training.save_model(out / "model.safetensors", model, info)
+        text = json.dumps(history.as_dict(**about), indent=1)
+        training.write_whole(out / "history.json", text.encode())
+
+    test = DataLoader(test_set, EVALUATION_BATCH)
+    history = training.fit(model, optimizer, batches, test, epochs, scheduler, on_epoch)
+    plot_history(history.as_dict(**about), out / "curves.png")
+    print(f"wrote model.safetensors, history.json and curves.png to {out}")
+    print(f"test accuracy: {history.epochs[-1].test_accuracy:.2%}")
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Test a trained model on the test images of its dataset."""
+    model, info = training.load_model(arguments.model)
+    _, test_set = datasets.load(arguments.dataset or info.dataset, arguments.data)
+    test_set.mean, test_set.std = info.mean, info.std
+    loss, accuracy = training.evaluate(model, DataLoader(test_set, EVALUATION_BATCH))
+    print(f"test loss: {loss:.4f}")
+    print(f"test accuracy: {accuracy:.2%}")
+    return 0
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Name the digit on each picture, with its probability."""
+    model, info = training.load_model(arguments.model)
+    failed = False
+    for path in arguments.images:
+        try:
+            digit = read_digit(path)
+        except (ImageError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed = True
+            continue
+        picture = ImageDataset(digit[None], np.zeros(1, np.uint8), info.mean, info.std)
+        with no_grad():
+            chances = model(next(iter(DataLoader(picture)))[0]).softmax(1)[0].numpy()
+        best = int(chances.argmax())
+        print(f"{path}: {best} ({chances[best]:.1%})", flush=True)
+    return FAILED if failed else 0
+
+
+def backends(arguments: argparse.Namespace) -> int:
+    """List the backends: usable, or why not and the line that mends it."""
+    found = statuses()
+    width = max(len(status.name) for status in found)
+    chosen = None
+    try:
+        chosen = current().name
+    except BackendError as error:
+        print(f"error: {error}", file=sys.stderr)
+    for status in found:
+        mark = "*" if status.name == chosen else " "
+        print(f"{mark} {status.name:<{width}}  {status.problem or 'usable'}")
+    print(f"* is what new tensors get; {config.BACKEND} chooses, now {config.backend()!r}")
+    return 0 if chosen else FAILED
+
+
+# ---- what they share
+
+
+def _writable_folder(path: str) -> Path:
+    """The output folder, made if it is not there. OSError where it cannot be written."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write to --out {folder}: {error.strerror or error}") from error
+    return folder
+
+
+def _epoch_line(epoch: Epoch, epochs: int) -> str:
+    return (
+        f"epoch {epoch.epoch}/{epochs}: "
+        f"train loss {epoch.train_loss:.4f} accuracy {epoch.train_accuracy:.2%}, "
+        f"test loss {epoch.test_loss:.4f} accuracy {epoch.test_accuracy:.2%}, "
+        f"{epoch.seconds:.1f} s"
+    )
+
+
+# ---- arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tinygrad_mnist",
+        description="Train, test and use MNIST classifiers on NumPy, Numba or CuPy.",
+        epilog="exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted",
+    )
+    parser.add_argument("--version", action="version", version=f"tinygrad_mnist {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+
+    command = _command(commands, "train", train)
+    command.add_argument("--model", choices=list(models.RECIPES), default="cnn")
+    _add_dataset(command, "mnist")
+    command.add_argument("--epochs", type=_count, metavar="N", help="default: the model's")
+    command.add_argument("--batch-size", type=_count, metavar="N", help="default: the model's")
+    command.add_argument(
+        "--lr", type=_rate, metavar="X", help="learning rate (cnn: its peak); default: the model's"
+    )
+    command.add_argument("--optimizer", choices=["adam", "sgd"], default="adam")
+    command.add_argument("--seed", type=_seed, default=0, metavar="N", help="default: 0")
+    command.add_argument("--out", default="mnist-out", metavar="DIR", help="default: ./mnist-out")
+    _add_backend(command)
+
+    command = _command(commands, "evaluate", evaluate)
+    command.add_argument("model", metavar="MODEL", help="a model.safetensors that train wrote")
+    _add_dataset(command, None)
+    _add_backend(command)
+
+    command = _command(commands, "predict", predict)
+    command.add_argument("model", metavar="MODEL", help="a model.safetensors that train wrote")
+    command.add_argument(
+        "images", metavar="IMAGE", nargs="+", help="PNG or JPEG, any size, dark or light digit"
+    )
+    _add_backend(command)
+
+    _command(commands, "backends", backends)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[..., int]) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=_first_line(run),
+        description=_first_line(run),
+        epilog=EXAMPLES[name],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _first_line(run: Callable[..., int]) -> str:
+    return (run.__doc__ or "").partition("\n")[0].replace("``", "")
+
+
+def _add_dataset(command: argparse.ArgumentParser, default: str | None) -> None:
+    command.add_argument(
+        "--dataset",
+        choices=list(datasets.STATISTICS),
+        default=default,
+        help=f"default: {default or 'what the model was trained on'}",
+    )
+    command.add_argument(
+        "--data",
+        metavar="DIR",
+        help=f"a folder with the IDX files or mnist.npz; default: {config.DATA}, else fetched",
+    )
+
+
+def _add_backend(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--backend", metavar="NAME", help=f"default: {config.BACKEND}, else the best usable"
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit() or int(text) >= 2**64:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2**64-1, got {text!r}")
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value

@@ -1,0 +1,242 @@
+"""Module: a tree of layers with their parameters and buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+from tinygrad_mnist.autograd import no_grad
+from tinygrad_mnist.tensor import Tensor
+
+
+class Parameter(Tensor):
+    """A tensor that a module trains: assigned to one of its attributes, it is registered there."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Tensor, requires_grad: bool = True) -> None:
+        if not isinstance(data, Tensor):
+            raise TypeError(f"Parameter: expected a tensor, got {type(data).__name__}")
+        self._set(data.array, data.backend, data.version)
+        self.requires_grad_(requires_grad)
+
+    def __repr__(self) -> str:
+        return f"Parameter containing:\n{super().__repr__()}"
+
+
+class Module:
+    """Base of all layers and models. A subclass sets its layers in ``__init__`` and defines
+    ``forward``.
+
+    Attributes that are a Parameter or a Module are registered under their names; buffers by
+    ``register_buffer``.
+    """
+
+    training: bool
+
+    def __init__(self) -> None:
+        vars(self).update(_parameters={}, _buffers={}, _modules={}, training=True)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes. A subclass defines it."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method forward()")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    # ---- attributes
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        places = vars(self)
+        if "_parameters" not in places:
+            raise AttributeError(
+                f"{type(self).__name__}.{name} is set before super().__init__() was called"
+            )
+        for place in ("_parameters", "_buffers", "_modules"):
+            places[place].pop(name, None)
+        places.pop(name, None)
+        if isinstance(value, Parameter):
+            self._parameters[name] = value
+        elif isinstance(value, Module):
+            self._modules[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        for place in ("_parameters", "_buffers", "_modules"):
+            found = vars(self).get(place, {})
+            if name in found:
+                return found[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        for place in (self._parameters, self._buffers, self._modules):
+            if name in place:
+                del place[name]
+                return
+        super().__delattr__(name)
+
+    def register_buffer(self, name: str, value: Tensor | None) -> None:
+        """A tensor that is part of the state but not trained, such as a running mean."""
+        vars(self).pop(name, None)
+        self._buffers[name] = value
+
+    def register_parameter(self, name: str, value: Parameter | None) -> None:
+        """A parameter under ``name``; None keeps the name without one."""
+        vars(self).pop(name, None)
+        self._parameters[name] = value
+
+    # ---- the tree
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules directly below, with their names."""
+        yield from self._modules.items()
+
+    def children(self) -> Iterator[Module]:
+        """The modules directly below."""
+        yield from self._modules.values()
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all below, each once, with dotted names."""
+        seen: set[int] = set()
+        stack: list[tuple[str, Module]] = [(prefix, self)]
+        while stack:
+            name, module = stack.pop()
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield name, module
+                below = list(module.named_children())
+                stack.extend((_dotted(name, key), child) for key, child in reversed(below))
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below, each once."""
+        for _, module in self.named_modules():
+            yield module
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """All parameters, each once, with dotted names."""
+        yield from self._named("_parameters")
+
+    def parameters(self) -> Iterator[Parameter]:
+        """All parameters, each once."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """All buffers, each once, with dotted names."""
+        yield from self._named("_buffers")
+
+    def buffers(self) -> Iterator[Tensor]:
+        """All buffers, each once."""
+        for _, buffer in self.named_buffers():
+            yield buffer
+
+    def _named(self, place: str) -> Iterator[tuple[str, Any]]:
+        seen: set[int] = set()
+        for prefix, module in self.named_modules():
+            for name, value in vars(module)[place].items():
+                if value is not None and id(value) not in seen:
+                    seen.add(id(value))
+                    yield _dotted(prefix, name), value
+
+    # ---- modes
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for this module and all below: dropout drops, batch norm follows batches."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Evaluation mode: ``train(False)``."""
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Train all parameters, or freeze them."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget every parameter's gradient, or set it to zeros."""
+        for p in self.parameters():
+            p.grad = None if set_to_none or p.grad is None else p.grad.detach().zero_()
+
+    def to(self, *args: Any, dtype: Any = None, backend: Any = None) -> Self:
+        """Move parameters and buffers to another backend or float dtype; see ``Tensor.to``.
+
+        The parameters keep their identity, so an optimizer made before still knows them.
+        """
+        with no_grad():
+            for value in (*self.parameters(), *self.buffers()):
+                keep = value.dtype.kind != "f"  # integers, such as counts, keep their dtype
+                moved = value.detach().to(*args, dtype=dtype, backend=backend)
+                moved = moved.to(value.dtype) if keep else moved
+                value.array, value.backend, value.version = (
+                    moved.array,
+                    moved.backend,
+                    moved.version,
+                )
+                value.grad = (
+                    None
+                    if value.grad is None
+                    else value.grad.to(*args, dtype=dtype, backend=backend)
+                )
+        return self
+
+    # ---- state
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Every parameter and buffer by its dotted name: the tensors themselves, detached."""
+        state = {}
+        for prefix, module in self.named_modules():
+            for place in (module._parameters, module._buffers):
+                for name, value in place.items():
+                    if value is not None:
+                        state[_dotted(prefix, name)] = value.detach()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Copy ``state`` (tensors or NumPy arrays by dotted name) into parameters and buffers.
+
+        ValueError names every missing, unexpected and mis-shaped key, and then nothing is copied;
+        ``strict=False`` lets keys be missing or unexpected.
+        """
+        own = self.state_dict()
+        problems = []
+        if strict:
+            problems += [f"missing {key!r}" for key in own if key not in state]
+            problems += [f"unexpected {key!r}" for key in state if key not in own]
+        problems += [
+            f"{key!r} has shape {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+            for key in own
+            if key in state and tuple(state[key].shape) != tuple(own[key].shape)
+        ]
+        if problems:
+            raise ValueError(f"the state does not fit {type(self).__name__}: {'; '.join(problems)}")
+        with no_grad():
+            for key in own:
+                if key in state:
+                    own[key].copy_(state[key])
+
+    # ---- display
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows between the parentheses of a layer."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = [f"({name}): {_indented(repr(child))}" for name, child in self.named_children()]
+        head = self.extra_repr()
+        if not lines:
+            return f"{type(self).__name__}({head})"
+        body = "\n  ".join([head, *lines] if head else lines)
+        return f"{type(self).__name__}(\n  {body}\n)"
+
+
+def _dotted(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n  ")

@@ -1,0 +1,260 @@
+"""The loop that trains a classifier, its evaluation, and model files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tinygrad_mnist import __version__, nn, optim
+from tinygrad_mnist.autograd import no_grad
+from tinygrad_mnist.models import ARCHITECTURES
+from tinygrad_mnist.nn.functional import cross_entropy
+from tinygrad_mnist.tensor import Tensor, zeros
+from tinygrad_mnist.utils.data import DataLoader
+
+FORMAT = "tinygrad_mnist"
+VERSION = "1"
+
+
+class ModelFileError(ValueError):
+    """A model file that is none, is damaged, or holds another model."""
+
+
+@dataclass
+class Epoch:
+    """What one pass over the training data gave."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    seconds: float
+
+
+@dataclass
+class History:
+    """The course of a training: what ``history.json`` holds."""
+
+    steps_per_epoch: int
+    epochs: list[Epoch] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # of each step
+
+    def as_dict(self, **about: Any) -> dict[str, Any]:
+        """Plain data for JSON and pictures, with ``about`` first."""
+        steps = {"step": list(range(1, len(self.losses) + 1)), "loss": self.losses}
+        epochs = [asdict(epoch) for epoch in self.epochs]
+        return {**about, "steps_per_epoch": self.steps_per_epoch, "epochs": epochs, "steps": steps}
+
+
+def fit(
+    model: nn.Module,
+    optimizer: optim.Optimizer,
+    train: DataLoader,
+    test: DataLoader,
+    epochs: int,
+    scheduler: optim.lr_scheduler.LRScheduler | None = None,
+    on_epoch: Callable[[Epoch, History], None] | None = None,
+) -> History:
+    """Train a classifier on cross-entropy, and test it after each epoch.
+
+    ``scheduler`` goes one step on after each batch. A progress bar is shown where the error stream
+    is a terminal; ``on_epoch`` is called after each epoch. FloatingPointError where a loss of the
+    epoch was not finite.
+    """
+    history = History(len(train))
+    for number in range(1, epochs + 1):
+        start = time.perf_counter()
+        model.train()
+        losses, counts, correct = [], [], _zero(train)
+        for x, y in progress(train, f"epoch {number}/{epochs}"):
+            logits = model(x)
+            loss = cross_entropy(logits, y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
+            losses.append(loss.detach())
+            counts.append(len(y))
+            correct.add_(_hits(logits, y))
+        values = [loss.item() for loss in losses]
+        history.losses += values
+        if not all(map(math.isfinite, values)):
+            raise FloatingPointError(_diverged(number, values))
+        test_loss, test_accuracy = evaluate(model, test)
+        epoch = Epoch(
+            epoch=number,
+            train_loss=_weighted(values, counts),
+            train_accuracy=correct.item() / sum(counts),
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            seconds=time.perf_counter() - start,
+        )
+        history.epochs.append(epoch)
+        if on_epoch is not None:
+            on_epoch(epoch, history)
+    return history
+
+
+def evaluate(model: nn.Module, loader: DataLoader) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy (0 to 1) of a classifier; leaves it in its mode."""
+    training = model.training
+    model.eval()
+    losses, counts, correct = [], [], _zero(loader)
+    with no_grad():
+        for x, y in loader:
+            logits = model(x)
+            losses.append(cross_entropy(logits, y))
+            counts.append(len(y))
+            correct.add_(_hits(logits, y))
+    model.train(training)
+    return _weighted([loss.item() for loss in losses], counts), correct.item() / sum(counts)
+
+
+def progress(batches: DataLoader, title: str) -> Iterable[tuple[Tensor, Tensor]]:
+    """``batches`` under a progress bar where the error stream is a terminal."""
+    if not sys.stderr.isatty():
+        return batches
+    from tqdm import tqdm  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    return tqdm(batches, desc=title, unit="batch", leave=False)  # type: ignore[no-any-return]
+
+
+def _zero(loader: DataLoader) -> Tensor:
+    return zeros(dtype="int64", backend=loader.dataset.backend)
+
+
+def _hits(logits: Tensor, y: Tensor) -> Tensor:
+    return (logits.detach().argmax(1) == y).sum()  # type: ignore[no-any-return]
+
+
+def _diverged(epoch: int, values: list[float]) -> str:
+    step, value = next((i, v) for i, v in enumerate(values, 1) if not math.isfinite(v))
+    return f"the loss became {value} at step {step} of epoch {epoch}; try a smaller learning rate"
+
+
+def _weighted(values: list[float], counts: list[int]) -> float:
+    return math.fsum(v * n for v, n in zip(values, counts, strict=True)) / sum(counts)
+
+
+# ---- model files
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model file says of its model."""
+
+    architecture: str
+    arguments: dict[str, Any]
+    dataset: str
+    mean: float
+    std: float
+
+
+def save_model(path: str | Path, model: nn.Module, info: ModelInfo) -> None:
+    """Write the model's state and ``info`` as one safetensors file, whole or not at all.
+
+    OSError where it cannot be written.
+    """
+    from safetensors.numpy import save  # noqa: PLC0415
+
+    metadata = {
+        "format": FORMAT,
+        "made_by": f"tinygrad_mnist {__version__}",
+        "version": VERSION,
+        "architecture": info.architecture,
+        "arguments": json.dumps(info.arguments),
+        "dataset": info.dataset,
+        "mean": repr(info.mean),
+        "std": repr(info.std),
+    }
+    arrays = {name: value.contiguous().numpy() for name, value in model.state_dict().items()}
+    write_whole(path, save(arrays, metadata))
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
+    """A model that ``save_model`` wrote, in evaluation mode, on the current backend.
+
+    OSError where the file cannot be read; ModelFileError where it is no safetensors file, no model
+    of this package, of an unknown architecture or version, or does not fit its architecture.
+    """
+    metadata, arrays = _read_safetensors(Path(path))
+    info = _info(path, metadata)
+    model = ARCHITECTURES[info.architecture](**info.arguments)
+    try:
+        model.load_state_dict(arrays)
+    except ValueError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    return model.eval(), info
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+
+    with path.open("rb"):
+        pass  # the library's own message for a missing file or a folder is less clear
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ModelFileError(f"{path} is no safetensors file, or a damaged one: {error}") from error
+
+
+def _info(path: str | Path, metadata: dict[str, str]) -> ModelInfo:
+    if metadata.get("format") != FORMAT:
+        raise ModelFileError(
+            f"{path} is no model of this program: its metadata lack format={FORMAT!r}; "
+            "give a model.safetensors that 'train' wrote"
+        )
+    if metadata.get("version") != VERSION:
+        raise ModelFileError(
+            f"{path} is of format version {metadata.get('version')!r}, expected {VERSION!r}"
+        )
+    if metadata.get("architecture") not in ARCHITECTURES:
+        raise ModelFileError(
+            f"{path} holds the architecture {metadata.get('architecture')!r}, "
+            f"expected one of {', '.join(ARCHITECTURES)}"
+        )
+    try:
+        return ModelInfo(
+            architecture=metadata["architecture"],
+            arguments=dict(json.loads(metadata["arguments"])),
+            dataset=metadata["dataset"],
+            mean=float(metadata["mean"]),
+            std=float(metadata["std"]),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelFileError(f"{path} has damaged metadata: {error!r}") from error
+
+
+def write_whole(path: str | Path, data: bytes) -> None:
+    """Write a file through a temporary one beside it, so that it is never half there."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,87 @@
+"""Batches of images from arrays that stay uint8 in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tinygrad_mnist import ops, random
+from tinygrad_mnist.backend import resolve
+from tinygrad_mnist.kernels import Backend
+from tinygrad_mnist.tensor import Tensor, as_tensor
+from tinygrad_mnist.utils.data.idx import DataError
+
+
+class ImageDataset:
+    """Images (N, H, W) uint8 with labels (N,), kept as they are on a backend.
+
+    ``batch`` gives float32 pixels (value/255 − mean) / std. DataError for an empty dataset or one
+    whose images and labels do not belong together.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        mean: float = 0.0,
+        std: float = 1.0,
+        backend: str | Backend | None = None,
+    ) -> None:
+        if images.ndim != 3 or images.dtype != np.uint8:
+            raise DataError(f"expected uint8 images (N, H, W), got {images.dtype} {images.shape}")
+        if labels.shape != images.shape[:1]:
+            raise DataError(f"expected labels ({len(images)},), got shape {labels.shape}")
+        if not len(images):
+            raise DataError("the dataset is empty; expected at least one image")
+        self.mean = mean
+        self.std = std
+        self.backend = resolve(backend)
+        self.labels = np.asarray(labels, np.int64)
+        self.images = as_tensor(images[:, None], backend=self.backend)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, index: Tensor) -> Tensor:
+        """The images at ``index`` (n,) int64: float32 (n, 1, H, W)."""
+        scale = 1 / (255 * self.std)
+        return ops.take_scaled(self.images, index, scale, -self.mean / self.std)
+
+
+class DataLoader:
+    """Batches (images, labels) of a dataset: float32 (n, 1, H, W) and int64 (n,).
+
+    ``shuffle`` draws a new order for each pass, from ``seed`` or else from the generator that
+    ``manual_seed`` sets. The last batch may be smaller, or is left out with ``drop_last``.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"DataLoader: batch_size must be at least 1, got {batch_size}")
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self._generator = None if seed is None else np.random.default_rng(seed)
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.dataset), self.batch_size)
+        return full + bool(rest and not self.drop_last)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = np.arange(len(self.dataset), dtype=np.int64)
+        if self.shuffle:
+            (self._generator or random.generator()).shuffle(order)
+        index = as_tensor(order, backend=self.dataset.backend)
+        labels = as_tensor(self.dataset.labels[order], backend=self.dataset.backend)
+        for i in range(len(self)):
+            part = slice(i * self.batch_size, (i + 1) * self.batch_size)
+            yield self.dataset.batch(index[part]), labels[part]
