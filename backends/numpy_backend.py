@@ -1,8 +1,10 @@
-"""The reference backend: the contract's own defaults on NumPy."""
+"""The reference backend: the contract's own defaults on NumPy, and almost nothing else."""
+
+from typing import Any
 
 import numpy as np
 
-from tinygrad_mnist.kernels import Backend
+from tinygrad_mnist.kernels import Array, Backend, Shape
 
 
 class NumpyBackend(Backend):
@@ -11,3 +13,7 @@ class NumpyBackend(Backend):
     name = "numpy"
     xp = np
     array_type = np.ndarray
+
+    # np.sum is a wrapper in Python around this: 1.8 µs for 100 elements, and 0.9 without it.
+    def sum(self, x: Array, *, dim: Shape, keepdim: bool, out: Any = None) -> Array:
+        return np.add.reduce(x, dim, None, out, keepdim)

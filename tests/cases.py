@@ -7,6 +7,7 @@ op reaches (an optimizer's update) gets a row in ``DIRECT``.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +16,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tinygrad_mnist import ops, random
-from tinygrad_mnist.autograd import record
+from tinygrad_mnist.autograd import record, wrap
+from tinygrad_mnist.kernels import Backend
 from tinygrad_mnist.ops import networks, pointwise, products, shapes
+from tinygrad_mnist.tensor import Tensor
 
 Rng = np.random.Generator
 Shape = tuple[int, ...]
@@ -48,6 +51,7 @@ class Row:
     kinks: str = ""  # where it is not differentiable; smooth cases keep away
     second: str | None = None  # why no second gradient is claimed
     aliases: bool = False  # the result may share memory with the input
+    check: dict[str, float] = field(default_factory=dict)  # gradcheck's tolerances
     rtol: float = 1e-10
     rtol32: float = 1e-5  # of float32, relative to the largest expected number
 
@@ -74,7 +78,24 @@ def spaced(rng: Rng, shape: Shape) -> np.ndarray:
 
 
 def tied(rng: Rng, shape: Shape) -> np.ndarray:
-    return rng.integers(-1, 2, shape).astype(np.float64)
+    return np.asarray(rng.integers(-1, 2, shape), np.float64)
+
+
+def integral(rng: Rng, shape: Shape) -> np.ndarray:
+    return np.asarray(rng.integers(-3, 4, shape), np.float64)
+
+
+def halves(rng: Rng, shape: Shape) -> np.ndarray:
+    """Numbers that no ``integral`` one is near."""
+    return np.asarray(integral(rng, shape) + 0.5)
+
+
+def sigmoids(rng: Rng, shape: Shape) -> np.ndarray:
+    return np.asarray(sigmoid_of(normal(rng, shape)))
+
+
+def relus(rng: Rng, shape: Shape) -> np.ndarray:
+    return relu_of(normal(rng, shape))
 
 
 def coin(rng: Rng, shape: Shape) -> np.ndarray:
@@ -145,33 +166,32 @@ def two(x: Fill, y: Fill | None = None, numbers: bool = True) -> Draw:
     return draw
 
 
-def unequal(rng: Rng) -> list[Case]:
-    """Pairs of which no two elements are near each other; ties in the last two."""
-    cases = [case(*_apart(rng, c.inputs), smooth=c.smooth) for c in two(normal)(rng)]
-    ties = [case(tied(rng, (3, 4)), tied(rng, (4,)), smooth=False), case(tied(rng, (3, 4)), 0.0)]
-    return [*cases, ties[0], Case(ties[1].inputs, smooth=False)]
+def alike(x: Fill, y: Fill) -> Draw:
+    """Two arrays of one shape, in every layout."""
+    return lambda rng: [
+        case(*a.inputs, *b.inputs, smooth=a.smooth)
+        for a, b in zip(one(x)(rng), one(y)(rng), strict=True)
+    ]
 
 
-def _apart(rng: Rng, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Multiples of 1 on the left, those plus 0.3 to 0.7 on the right."""
-    x, y = inputs
-    left, right = np.round(2 * np.asarray(x)), np.round(2 * np.asarray(y))
-    right = right + rng.uniform(0.3, 0.7, np.shape(y))
-    return tuple(
-        float(new) if isinstance(old, float) else _laid_out_as(new, old)
-        for new, old in ((left, x), (right, y))
-    )
+def powers(rng: Rng) -> list[Case]:
+    """An array and a number, either way round."""
+    return [
+        case(off_zero(rng, (3, 4)), 3),
+        case(off_zero(rng, (3, 4)), -1),
+        case(off_zero(rng, ()), 3.0),
+        case(off_zero(rng, (0, 2)), -2),
+        case(gaps(between(0.3, 3)(rng, (5,))), 1.5),
+        case(2.0, normal(rng, (3, 4))),
+        case(3, normal(rng, ())),
+    ]
 
 
-def _laid_out_as(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    return np.asarray(new) if old.flags.c_contiguous else gaps(np.asarray(new))
-
-
-def reduced(fill: Fill, empty: bool = True) -> Draw:
+def reduced(fill: Fill, empty: Shape = (0, 3)) -> Draw:
     """One array reduced over None, one or several dims, negative ones too, with keepdim."""
     return lambda rng: [
         case(fill(rng, ())),
-        case(fill(rng, (0, 3) if empty else (3, 0)), dim=0 if empty else 0),
+        case(fill(rng, empty), dim=0),
         case(fill(rng, (3, 4))),
         case(fill(rng, (3, 4)), keepdim=True),
         case(fill(rng, (3, 4)), dim=-1),
@@ -332,17 +352,23 @@ def pooled(rng: Rng) -> list[Case]:
 
 def pool_gradients(rng: Rng) -> list[Case]:
     """dY and the index that max_pool2d returned with it."""
-    return [
+    cases = [
         case(normal(rng, index.shape), index, shape=shape, **settings)
         for shape, index, settings in _pool_indices(rng)
     ]
+    return [*cases, _with_gaps(cases[2])]
 
 
 def pool_takes(rng: Rng) -> list[Case]:
     """x and the index that max_pool2d returned for one of its shape."""
-    return [
+    cases = [
         case(normal(rng, shape), index, **settings) for shape, index, settings in _pool_indices(rng)
     ]
+    return [*cases, _with_gaps(cases[2])]
+
+
+def _with_gaps(found: Case) -> Case:
+    return Case(tuple(gaps(x) for x in found.inputs), found.static)
 
 
 def _pool_indices(rng: Rng) -> Iterator[tuple[Shape, np.ndarray, dict[str, Any]]]:
@@ -427,9 +453,13 @@ def indexed(rng: Rng) -> list[Case]:
 
 def index_gradients(rng: Rng) -> list[Case]:
     """The gradient of getitem's result."""
-    return [
+    cases = [
         case(normal(rng, np.zeros(shape)[index].shape), index=_parts(index), shape=shape)
         for shape, index in INDICES
+    ]
+    return [
+        *cases,
+        case(gaps(normal(rng, (2, 3))), index=(slice(1, None), ..., 0), shape=(3, 3, 2)),
     ]
 
 
@@ -447,6 +477,18 @@ def shaped(*calls: tuple[Shape, Any]) -> Draw:
         return [*cases, case(turned(normal(rng, b)), args=_parts(second))]
 
     return draw
+
+
+def contiguous_only(draw: Draw) -> Draw:
+    return lambda rng: [c for c in draw(rng) if c.inputs[0].flags.c_contiguous]
+
+
+def argmaxes(fill: Fill) -> Draw:
+    """Without several dims and without empty arrays, which have no largest element."""
+    return lambda rng: (
+        [c for c in reduced(fill, empty=(3, 1))(rng) if not isinstance(c.static.get("dim"), tuple)]
+        + [case(gaps(fill(rng, (2, 3, 4))), dim=-2, keepdim=True)]
+    )
 
 
 def chosen(rng: Rng) -> list[Case]:
@@ -519,6 +561,14 @@ def there_and_back(x: Any) -> Any:
     return ops.cast(ops.cast(x, np.dtype(np.float32)), np.dtype(np.float64))
 
 
+def to_int(x: Any) -> Any:
+    return ops.cast(x, np.dtype(np.int64))
+
+
+def to_bool(x: Any) -> Any:
+    return ops.cast(x, np.dtype(np.bool_))
+
+
 def spread(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function(x, *args)`` as a function of x and a static ``args``."""
     return lambda x, *, args: function(x, *args)
@@ -537,6 +587,32 @@ def sigmoid_of(x: np.ndarray) -> np.ndarray:
 
 def relu_of(x: np.ndarray) -> np.ndarray:
     return np.where(x < 0, 0.0, x)
+
+
+def relu_grad_of(dY: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.where(y <= 0, 0.0, dY)
+
+
+def rounded(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float32).astype(np.float64)
+
+
+def flatten_of(x: np.ndarray, args: tuple[int, int]) -> np.ndarray:
+    start, end = (a % max(1, x.ndim) for a in args)
+    middle = int(np.prod(x.shape[start : end + 1]))
+    return x.reshape(*x.shape[:start], middle, *x.shape[end + 1 :])
+
+
+def reshape_of(x: np.ndarray, args: Shape) -> np.ndarray:
+    return np.reshape(x, args)
+
+
+def permute_of(x: np.ndarray, args: Shape) -> np.ndarray:
+    return np.transpose(x, args)
+
+
+def squeeze_of(x: np.ndarray, args: Any) -> np.ndarray:
+    return np.squeeze(x, tuple(d for d in args if x.shape[d] == 1) if args else None)
 
 
 def softmax_of(x: np.ndarray, dim: int) -> np.ndarray:
@@ -759,6 +835,75 @@ def _halves(z: int) -> tuple[int, int]:
 
 POSITIVE = between(0.3, 3)
 TIES = "where two elements are equal"
+COARSE = {"eps": 0.5, "rtol": 1e-5, "atol": 1e-5}  # for float32 in the middle of a linear op
+
+RESHAPES = shaped(
+    ((), (1, 1)),
+    ((0, 3), (3, 0, 2)),
+    ((1, 1), ()),
+    ((3, 4), (-1,)),
+    ((3, 4), (2, 6)),
+    ((2, 3, 4), (4, -1, 2)),
+)
+VIEWS = contiguous_only(RESHAPES)
+FLATTENS = shaped(
+    ((), (0, -1)),
+    ((0, 3), (0, -1)),
+    ((5,), (0, 0)),
+    ((3, 4), (0, 1)),
+    ((2, 3, 4), (1, -1)),
+    ((2, 3, 4), (-3, -2)),
+)
+PERMUTES = shaped(
+    ((), ()),
+    ((0, 3), (1, 0)),
+    ((4,), (0,)),
+    ((3, 4), (-1, 0)),
+    ((2, 3, 4), (2, 0, 1)),
+    ((2, 3, 4), (0, 2, 1)),
+)
+SWAPS = shaped(
+    ((4,), (0, -1)),
+    ((0, 3), (0, 1)),
+    ((3, 4), (-1, -2)),
+    ((3, 4), (1, 1)),
+    ((2, 3, 4), (0, 2)),
+    ((2, 3, 4), (-1, 1)),
+)
+EXPANSIONS = shaped(
+    ((), ((2, 3),)),
+    ((), ((1,),)),
+    ((1,), ((1,),)),
+    ((1, 3), ((0, 3),)),
+    ((3, 4), ((3, 4),)),
+    ((3, 1), ((2, 3, 4),)),
+    ((1, 4), ((3, 4),)),
+)
+SQUEEZES = shaped(
+    ((), ()),
+    ((1,), (0,)),
+    ((0, 1), (-1,)),
+    ((3, 4), (0,)),
+    ((1, 3, 1), ()),
+    ((1, 3, 1), (-1,)),
+)
+PLACES = shaped(
+    ((), (0,)),
+    ((0, 3), (1,)),
+    ((5,), (-1,)),
+    ((5,), (-2,)),
+    ((3, 4), (1,)),
+    ((3, 4), (2,)),
+)
+SIZES = shaped(
+    ((), ()),
+    ((0, 3), (1, 3)),
+    ((3, 4), ()),
+    ((3, 4), (3, 4)),
+    ((3, 4), (4,)),
+    ((2, 3, 4), (3, 1)),
+    ((2, 3, 4), (1, 1, 4)),
+)
 
 ROWS = [
     # arithmetic
@@ -767,15 +912,13 @@ ROWS = [
     Row("multiply", ops.multiply, ("multiply",), two(normal), np.multiply),
     Row("divide", ops.divide, ("divide",), two(normal, off_zero), np.divide),
     Row("pow", ops.pow, ("pow",), two(POSITIVE, between(-2, 3)), np.power),
-    Row("pow:number", ops.pow, ("pow",), lambda rng: [
-        case(off_zero(rng, (3, 4)), 3), case(off_zero(rng, (3, 4)), -1),
-        case(off_zero(rng, ()), 3.0), case(off_zero(rng, (0, 2)), -2),
-        case(POSITIVE(rng, (5,)), 1.5), case(2.0, normal(rng, (3, 4))), case(3, normal(rng, ())),
-    ], np.power),
+    Row("pow:number", ops.pow, ("pow",), powers, np.power),
     Row("pow:square", lambda x: ops.pow(x, 2), ("square",), one(normal), np.square),
     Row("pow:root", lambda x: ops.pow(x, 0.5), ("sqrt",), one(POSITIVE), np.sqrt),
-    Row("maximum", ops.maximum, ("maximum",), unequal, np.maximum, kinks=TIES),
-    Row("minimum", ops.minimum, ("minimum",), unequal, np.minimum, kinks=TIES),
+    Row("maximum", ops.maximum, ("maximum",), two(integral, halves), np.maximum, kinks=TIES),
+    Row("maximum:ties", ops.maximum, ("maximum",), two(tied), np.maximum, ()),
+    Row("minimum", ops.minimum, ("minimum",), two(integral, halves), np.minimum, kinks=TIES),
+    Row("minimum:ties", ops.minimum, ("minimum",), two(tied), np.minimum, ()),
     # comparisons
     Row("equal", ops.equal, ("equal",), two(tied), np.equal, ()),
     Row("not_equal", ops.not_equal, ("not_equal",), two(tied), np.not_equal, ()),
@@ -797,15 +940,206 @@ ROWS = [
     # activations
     Row("relu", ops.relu, ("relu",), one(off_zero), relu_of, kinks="at 0"),
     Row("relu:zeros", ops.relu, ("relu",), one(tied), relu_of, ()),
-    Row("relu_grad", pointwise.relu_grad, ("relu_grad",), lambda rng: [
-        Case((c.inputs[0], relu_of(c.inputs[1])), smooth=c.smooth)
-        for c in two(normal, numbers=False)(rng) if np.shape(c.inputs[0]) == np.shape(c.inputs[1])
-        for _ in range(2)
-    ], lambda dY, y: np.where(y <= 0, 0.0, dY), (0,)),
+    Row("relu_grad", pointwise.relu_grad, ("relu_grad",), alike(normal, relus), relu_grad_of, (0,)),
     Row("sigmoid", ops.sigmoid, ("sigmoid",), one(normal), sigmoid_of),
     Row("sigmoid:far", ops.sigmoid, ("sigmoid",), one(between(-700, 700)), sigmoid_of, ()),
-    Row("sigmoid_grad", pointwise.sigmoid_grad, ("sigmoid_grad",), lambda rng: [
-        c for c in two(normal, sigmoid_of_normal := (lambda r, s: sigmoid_of(normal(r, s))),
-                       numbers=False)(rng)
-    ], lambda dY, y: dY * y * (1 - y)),
+    Row(
+        "sigmoid_grad",
+        pointwise.sigmoid_grad,
+        ("sigmoid_grad",),
+        alike(normal, sigmoids),
+        lambda dY, y: dY * y * (1 - y),
+    ),
+    # choice and dtypes
+    Row("where", ops.where, ("where",), chosen, np.where, (1, 2)),
+    Row("cast", there_and_back, ("cast",), one(normal), rounded, check=COARSE, rtol32=1e-6),
+    Row("cast:int", to_int, ("cast",), one(between(-9, 9)), lambda x: x.astype(np.int64), ()),
+    Row("cast:bool", to_bool, ("cast",), one(tied), lambda x: x.astype(np.bool_), ()),
+    # views and copies
+    Row("reshape", spread(ops.reshape), ("reshape",), RESHAPES, reshape_of, aliases=True),
+    Row("view", spread(ops.view), ("reshape",), VIEWS, reshape_of, aliases=True),
+    Row("flatten", spread(ops.flatten), ("reshape",), FLATTENS, flatten_of, aliases=True),
+    Row("permute", spread(ops.permute), ("permute",), PERMUTES, permute_of, aliases=True),
+    Row("transpose", spread(ops.transpose), ("permute",), SWAPS, spread(np.swapaxes), aliases=True),
+    Row(
+        "expand", spread(ops.expand), ("expand",), EXPANSIONS, spread(np.broadcast_to), aliases=True
+    ),
+    Row("squeeze", spread(ops.squeeze), (), SQUEEZES, squeeze_of, aliases=True),
+    Row(
+        "unsqueeze",
+        spread(ops.unsqueeze),
+        ("getitem",),
+        PLACES,
+        spread(np.expand_dims),
+        aliases=True,
+    ),
+    Row("getitem", ops.getitem, ("getitem",), indexed, lambda x, index: x[index], aliases=True),
+    Row("getitem_grad", shapes.getitem_grad, ("getitem_grad",), index_gradients, getitem_grad_of),
+    Row("clone", ops.clone, ("copy",), one(normal), np.copy),
+    Row("contiguous", ops.contiguous, (), one(normal), np.copy, aliases=True),
+    # reductions
+    Row("sum", ops.sum, ("sum",), reduced(normal), sum_of),
+    Row("mean", ops.mean, ("sum",), reduced(normal, empty=(3, 0)), mean_of),
+    Row("amax", ops.amax, ("max",), reduced(spaced, empty=(3, 0)), amax_of, kinks=TIES),
+    Row("amax:ties", ops.amax, ("max",), reduced(tied, empty=(3, 0)), amax_of, ()),
+    Row("argmax", ops.argmax, ("argmax",), argmaxes(spaced), argmax_of, ()),
+    Row("argmax:ties", ops.argmax, ("argmax",), argmaxes(tied), argmax_of, ()),
+    Row("sum_to_size", spread(ops.sum_to_size), (), SIZES, sum_to_size_of, aliases=True),
+    Row("softmax", ops.softmax, ("exp",), along(normal), softmax_of),
+    Row("log_softmax", ops.log_softmax, ("log",), along(normal), log_softmax_of),
+    # products
+    Row("matmul", ops.matmul, ("matmul",), matrices, np.matmul),
+    Row("linear", ops.linear, ("linear",), layers, linear_of),
+    Row("conv2d", ops.conv2d, ("conv2d",), images, conv2d_of),
+    Row("conv2d_dx", conv2d_dx, ("conv2d_dx",), image_gradients, conv2d_dx_of),
+    Row("conv2d_dw", conv2d_dw, ("conv2d_dw",), weight_gradients, conv2d_dw_of),
+    Row("max_pool2d", ops.max_pool2d, ("max_pool2d",), pooled, max_pool2d_of, kinks=TIES),
+    Row(
+        "max_pool2d_grad", max_pool2d_grad, ("max_pool2d_grad",), pool_gradients, max_pool2d_grad_of
+    ),
+    Row("max_pool2d_take", max_pool2d_take, ("max_pool2d_take",), pool_takes, max_pool2d_take_of),
+    # networks
+    Row("batch_norm", ops.batch_norm, ("batch_norm",), channels, batch_norm_of, rtol32=1e-4),
+    Row(
+        "batch_norm_grad",
+        batch_norm_grad,
+        ("batch_norm_grad",),
+        channel_gradients,
+        batch_norm_grad_of,
+        rtol32=1e-4,
+    ),
+    Row("cross_entropy", ops.cross_entropy, ("cross_entropy",), classes, cross_entropy_of),
+    Row(
+        "cross_entropy_grad",
+        networks.cross_entropy_grad,
+        ("cross_entropy_grad",),
+        class_gradients,
+        cross_entropy_grad_of,
+    ),
+    Row("dropout", dropout, (), masked, dropout_of, aliases=True),
+    Row("take_scaled", ops.take_scaled, ("take_scaled",), batches, take_scaled_of, (), rtol=1e-6),
 ]
+
+
+# ---- kernels that no op reaches
+
+
+@dataclass(frozen=True)
+class Direct:
+    """A kernel called by hand: by an optimizer, in place, or to make an array."""
+
+    kernel: str
+    draw: Draw
+
+
+def updates(buffers: int, *settings: dict[str, Any]) -> Draw:
+    """An optimizer's parameters, gradients and ``buffers`` lists, for each of the settings."""
+
+    def draw(rng: Rng) -> list[Case]:
+        sizes: list[Shape] = [(3, 4), (5,), (), (0, 2), (130, 257)]
+        return [
+            case(*[[between(0.1, 2)(rng, s) for s in sizes] for _ in range(2 + buffers)], **static)
+            for static in settings
+        ]
+
+    return draw
+
+
+def plain_sgd(rng: Rng) -> list[Case]:
+    """Without momentum there are no buffers."""
+    cases = updates(0, SGD, {**SGD, "weight_decay": 0.1})(rng)
+    return [case(*c.inputs, [], **c.static) for c in cases]
+
+
+def written(rng: Rng) -> list[Case]:
+    """An array and what goes into it."""
+    shapes: list[tuple[Shape, Shape]] = [((), ()), ((0, 3), (3,)), ((3, 4), (4,)), ((3, 4), ())]
+    cases = [case(normal(rng, x), normal(rng, y)) for x, y in shapes]
+    cases.append(case(gaps(normal(rng, (3, 4))), turned(normal(rng, (3, 4)))))
+    return [*cases, case(normal(rng, (3, 4)), whole(9)(rng, (3, 4)))]
+
+
+def moved(rng: Rng) -> list[Case]:
+    """An array and where it moves to, of one shape."""
+    return [
+        case(*c.inputs, weight=0.3)
+        for c in alike(normal, normal)(rng)
+        if 0 not in c.inputs[0].strides  # an expanded array is not for writing
+    ]
+
+
+SHAPES: list[Shape] = [(), (0, 3), (1,), (5,), (3, 4), (257, 401)]
+SGD = {
+    "lr": 0.1,
+    "momentum": 0.0,
+    "dampening": 0.0,
+    "weight_decay": 0.0,
+    "nesterov": False,
+    "step": 1,
+}
+MOMENTUM = [
+    {**SGD, "momentum": 0.9},
+    {**SGD, "momentum": 0.9, "step": 2},
+    {**SGD, "momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1, "step": 2},
+    {**SGD, "momentum": 0.9, "nesterov": True, "step": 3},
+]
+ADAM = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0, "step": 1}
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+
+DIRECT = [
+    Direct("full", lambda rng: [case(shape=s, value=2.5, dtype=F64) for s in SHAPES]),
+    Direct("full", lambda rng: [case(shape=s, value=7, dtype=np.dtype(np.int64)) for s in SHAPES]),
+    Direct("uniform", lambda rng: [case(shape=s, key=2**63 + 5, dtype=F32) for s in SHAPES]),
+    Direct("uniform", lambda rng: [case(shape=s, key=3, dtype=F64) for s in SHAPES]),
+    Direct("dropout_mask", lambda rng: [case(shape=s, p=0.3, key=9, dtype=F32) for s in SHAPES]),
+    Direct("copy_", written),
+    Direct("fill_", lambda rng: [case(*c.inputs[:1], value=0.5) for c in moved(rng)]),
+    Direct("lerp_", moved),
+    Direct("sgd_", plain_sgd),
+    Direct("sgd_", updates(1, *MOMENTUM)),
+    Direct("adam_", updates(2, ADAM, {**ADAM, "weight_decay": 0.1, "step": 7})),
+]
+
+
+# ---- how a row is called
+
+
+def cases_of(row: Row) -> list[Case]:
+    """The row's cases, the same in every run."""
+    return row.draw(np.random.default_rng(zlib.crc32(row.name.encode())))
+
+
+def array_on(backend: Backend, x: np.ndarray, dtype: Any = None) -> Any:
+    """``x`` as the backend's own array, with gaps, turned or expanded where ``x`` is."""
+    host = x.astype(dtype) if dtype is not None and x.dtype == np.float64 else x
+    if x.flags.c_contiguous and x.flags.writeable:
+        return backend.asarray(host.copy())
+    if 0 in x.strides and x.size:
+        kept = host[tuple(slice(0, 1) if s == 0 else slice(None) for s in x.strides)]
+        return backend.expand(backend.asarray(kept.copy()), shape=x.shape)
+    order = sorted(range(x.ndim), key=lambda d: -abs(x.strides[d]))
+    wide = np.zeros((*(x.shape[d] for d in order), 2), host.dtype)
+    wide[..., 0] = host.transpose(order)
+    array = backend.getitem(backend.asarray(wide), index=(..., 0))
+    return backend.permute(array, dims=tuple(np.argsort(order).tolist()))
+
+
+def tensors(row: Row, found: Case, backend: Backend, dtype: Any = None) -> list[Any]:
+    """The case's inputs on ``backend``; those that the row differentiates require grad."""
+    inputs = [
+        wrap(Tensor, array_on(backend, x, dtype), backend) if isinstance(x, np.ndarray) else x
+        for x in found.inputs
+    ]
+    for i in differentiable(row, found):
+        inputs[i].requires_grad_()
+    return inputs
+
+
+def differentiable(row: Row, found: Case) -> list[int]:
+    """Which of the case's inputs have a gradient."""
+    floats = [i for i, x in enumerate(found.inputs) if getattr(x, "dtype", None) == np.float64]
+    return [i for i in floats if row.differentiable is None or i in row.differentiable]
+
+
+def several(results: Any) -> tuple[Any, ...]:
+    return results if isinstance(results, tuple) else (results,)

@@ -216,7 +216,7 @@ class StrictBackend(Backend):
 
     def asarray(self, x: np.ndarray) -> StrictArray:
         if isinstance(x, StrictArray):
-            raise Sync("asarray of an array that is on the device already")
+            return x
         self._transfers.append(f"to the device: {np.shape(x)}")
         return StrictArray(np.array(x, order="C"))
 

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
 from tinygrad_mnist import dispatch
-from tinygrad_mnist.kernels import Backend, Shape, spec
+from tinygrad_mnist.kernels import Backend, Shape, Spec, spec
 
 Hook = Callable[[Any], Any]
 Edge = tuple["Node | Value", int]  # a node and which of its results, or a leaf
@@ -59,16 +59,6 @@ class Value:
     tracked: bool  # an op on it is recorded: Tensor calls it requires_grad
     version: list[int]
 
-    def _set(self, array: Any, backend: Backend, version: list[int] | None = None) -> None:
-        self.array = array
-        self.backend = backend
-        self.version = [0] if version is None else version
-        self.grad = None
-        self.hooks = None
-        self.node = None
-        self.output = 0
-        self.tracked = False
-
     # What the backward pass itself asks of a value; Tensor binds both.
 
     def __add__(self, other: Any) -> Any:
@@ -79,12 +69,20 @@ class Value:
 
 
 Value.result_type = Value
+_new = object.__new__
 
 
 def wrap(kind: type[Value], array: Any, backend: Backend, version: list[int] | None = None) -> Any:
     """``array`` as a new value of class ``kind``, outside the graph."""
-    value = kind.__new__(kind)
-    value._set(array, backend, version)
+    value = _new(kind)
+    value.array = array
+    value.backend = backend
+    value.version = [0] if version is None else version
+    value.grad = None
+    value.hooks = None
+    value.node = None
+    value.output = 0
+    value.tracked = False
     return value
 
 
@@ -187,7 +185,10 @@ class Op:
     saves_out: tuple[int, ...] = ()  # the results kept for backward
     saves_dtypes: bool = False
     takes: tuple[bool, ...] = ()  # which inputs have a gradient
-    wants: dict[Any, tuple[tuple[str, Any], ...]] = field(default_factory=dict)
+    wants: dict[Any, tuple[Callable[[Any], Any], ...]] = field(default_factory=dict)
+
+
+DEFINED: list[Op] = []  # every op there is, for the test that each has a row
 
 
 def define(
@@ -212,16 +213,16 @@ def define(
         view=contract.kind == "view",
     )
     functions = [joint] if joint else [r for r in op.rules if r is not None]
+    names = [n for f in functions for n in _parameters(f)[differentiable if joint else 1 :]]
+    kept = {n for n in names if n in contract.inputs}
+    op.saves = tuple(i for i, n in enumerate(contract.inputs) if n in kept)
+    op.saves_out = tuple(i for i, n in enumerate(_RESULTS) if n in names)
+    op.saves_dtypes = any(n.endswith("_dtype") for n in names)
     for function in functions:
         skip = differentiable if joint else 1
         op.wants[function] = tuple(_want(n, op, contract) for n in _parameters(function)[skip:])
-    kept = [key for wants in op.wants.values() for kind, key in wants if kind == "input"]
-    op.saves = tuple(sorted(set(kept)))
-    kinds = {kind for wants in op.wants.values() for kind, _ in wants}
-    kept = [key for wants in op.wants.values() for kind, key in wants if kind == "out"]
-    op.saves_out = tuple(sorted(set(kept)))
-    op.saves_dtypes = "dtype" in kinds
     op.takes = tuple(joint is not None or rule is not None for rule in op.rules)
+    DEFINED.append(op)
     return op
 
 
@@ -230,17 +231,22 @@ def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(code.co_varnames[: code.co_argcount])
 
 
-def _want(name: str, op: Op, contract: Any) -> tuple[str, Any]:
-    """Where a rule's parameter comes from."""
+def _want(name: str, op: Op, contract: Spec) -> Callable[[Any], Any]:
+    """How a rule's parameter is had from a node."""
     if name in _RESULTS:
-        return "out", _RESULTS.index(name)
+        output = _RESULTS.index(name)
+        return lambda node: node._result(output)
     if name in contract.inputs:
-        return "input", contract.inputs.index(name)
+        place = contract.inputs.index(name)
+        return lambda node: node._input(place)
+    if name in contract.static:
+        return lambda node: node.static[name]
     stem, _, suffix = name.rpartition("_")
     if suffix in ("shape", "dtype") and stem in contract.inputs:
-        return suffix, contract.inputs.index(stem)
-    if name in contract.static:
-        return "static", name
+        place = contract.inputs.index(stem)
+        if suffix == "shape":
+            return lambda node: node.shapes[place]
+        return lambda node: node.dtypes[place]
     raise ValueError(
         f"{op.kernel}: a rule names {name!r}; it may name out, {contract.inputs}, "
         f"their _shape or _dtype, or {contract.static}"
@@ -257,16 +263,16 @@ def record(op: Op, inputs: Sequence[Any], static: dict[str, Any] = _NO_STATIC) -
     Returns a value, or a tuple of values for a kernel with several results.
     """
     first = None
-    needs = False
+    tracked = False
     arrays: list[Any] = []
-    for x, takes in zip(inputs, op.takes, strict=False):
+    for x in inputs:
         if isinstance(x, Value):
             if first is None:
                 first = x
             elif x.backend is not first.backend:
                 raise _two_backends(op.name, first, x)
-            if takes and x.tracked:
-                needs = True
+            if x.tracked:
+                tracked = True
             arrays.append(x.array)
         else:
             arrays.append(x)
@@ -277,21 +283,21 @@ def record(op: Op, inputs: Sequence[Any], static: dict[str, Any] = _NO_STATIC) -
     except (ValueError, IndexError, TypeError) as error:
         raise _explained(op, arrays, error) from error
     kind = first.result_type
-    node = None
-    if needs and _mode.enabled:
-        node = OpNode(op, inputs, static, kind)
+    node = OpNode(op, inputs, static, kind) if tracked and _mode.enabled else None
     if type(result) is tuple:
         return _several(op, node, result, kind, backend)
-    value = kind.__new__(kind)
-    value._set(result, backend, first.version if op.view else None)
-    if node is not None:
-        node.join(value, 0)
+    value = wrap(kind, result, backend, first.version if op.view else None)
+    if node is not None and node.edges:
+        value.node = node
+        value.tracked = True
+        if op.saves_out:
+            node.out[0] = (result, backend, value.version, value.version[0])
     return value
 
 
 def _several(op: Op, node: OpNode | None, results: Any, kind: type[Value], backend: Backend) -> Any:
     values = tuple(wrap(kind, r, backend) for r in results)
-    if node is not None:
+    if node is not None and node.edges:
         for i, value in enumerate(values):
             node.join(value, i)
     return values
@@ -322,7 +328,7 @@ class Node:
 
     __slots__ = ("edges", "hooks", "kind", "name", "results", "seq")
 
-    edges: tuple[Edge | None, ...]
+    edges: Sequence[Edge | None]  # one per input; empty where none takes a gradient
     hooks: dict[int, tuple[int, Hook]] | None  # key → (which result, function)
     kind: type[Value]
     name: str
@@ -370,17 +376,26 @@ class OpNode(Node):
         self.hooks = None
         self.out = {}
         self.seq = next(_sequence)
-        self.edges = tuple(
-            [_edge(x) if takes else None for x, takes in zip(inputs, op.takes, strict=False)]
-        )
-        self.shapes = tuple([x.array.shape if isinstance(x, Value) else None for x in inputs])
-        self.dtypes = tuple([x.array.dtype for x in inputs]) if op.saves_dtypes else ()
-        saved: dict[int, tuple[Any, int]] = {}
+        edges: list[Edge | None] = []
+        self.shapes = shapes = []
+        reached = False
+        for x, takes in zip(inputs, op.takes):  # noqa: B905  the last inputs may be left out
+            if isinstance(x, Value):
+                shapes.append(x.array.shape)
+                if takes and x.tracked:
+                    reached = True
+                    edges.append((x, 0) if x.node is None else (x.node, x.output))
+                    continue
+            else:
+                shapes.append(None)
+            edges.append(None)
+        self.edges = edges if reached else []
+        self.dtypes = [x.array.dtype for x in inputs] if op.saves_dtypes else None
+        self.saved = saved = {}
         for i in op.saves:
             if i < len(inputs):
                 x = inputs[i]
-                saved[i] = (x, x.version[0]) if isinstance(x, Value) else (x, 0)
-        self.saved = saved
+                saved[i] = (x, x.version[0] if isinstance(x, Value) else 0)
 
     def join(self, value: Value, output: int) -> None:
         """Make ``value`` this node's result number ``output``."""
@@ -390,38 +405,27 @@ class OpNode(Node):
             value.tracked = True
         if output in self.op.saves_out:
             kept = (value.array, value.backend, value.version, value.version[0])
-            self.out = {**self.out, output: kept}
+            self.out[output] = kept
 
     def gradients(self, dYs: list[Any], edges: Sequence[Edge | None]) -> Sequence[Any]:
         op = self.op
         if self.saved is None:
             raise _freed(self)
         if op.joint is not None:
-            found = op.joint(*dYs, *self._arguments(op.joint))
-        else:
-            found = [
-                rule(dYs[0], *self._arguments(rule)) if edge is not None and rule else None
-                for rule, edge in zip(op.rules, edges, strict=False)
+            found = op.joint(*dYs, *[want(self) for want in op.wants[op.joint]])
+            return [
+                dX if edge is None else _fitted(dX, shape)
+                for dX, edge, shape in zip(found, edges, self.shapes)  # noqa: B905
             ]
-        return [
-            dX if dX is None or edge is None or dX.array.shape == shape else dX.sum_to_size(shape)
-            for dX, edge, shape in zip(found, edges, self.shapes, strict=False)
-        ]
-
-    def _arguments(self, rule: Callable[..., Any]) -> list[Any]:
-        found = []
-        for kind, key in self.op.wants[rule]:
-            if kind == "input":
-                found.append(self._input(key))
-            elif kind == "static":
-                found.append(self.static[key])
-            elif kind == "shape":
-                found.append(self.shapes[key])
-            elif kind == "dtype":
-                found.append(self.dtypes[key])
+        dY = dYs[0]
+        fitted = []
+        for rule, edge, shape in zip(op.rules, edges, self.shapes):  # noqa: B905
+            if edge is None or rule is None:
+                fitted.append(None)
             else:
-                found.append(self._result(key))
-        return found
+                dX = rule(dY, *[want(self) for want in op.wants[rule]])
+                fitted.append(dX if dX.array.shape == shape else dX.sum_to_size(shape))
+        return fitted
 
     def _input(self, i: int) -> Any:
         assert self.saved is not None
@@ -443,6 +447,10 @@ class OpNode(Node):
         if self.op.saves or self.op.saves_out:
             self.saved = None
             self.out = {}
+
+
+def _fitted(dX: Any, shape: Shape | None) -> Any:
+    return dX if dX is None or dX.array.shape == shape else dX.sum_to_size(shape)
 
 
 def _freed(node: Node) -> RuntimeError:
@@ -476,21 +484,23 @@ class _Pass:
 
     def deliver(self, edge: Edge, dX: Any) -> None:
         target, output = edge
-        if isinstance(target, Node):
-            slots = self.arrived.get(target)
-            if slots is None:
-                slots = self.arrived[target] = [None] * target.results
-                heapq.heappush(self.heap, (-target.seq, target))
-            slots[output] = dX if slots[output] is None else slots[output] + dX
-        else:
+        if not isinstance(target, Node):
             known = self.leaves.get(id(target))
             self.leaves[id(target)] = (target, dX if known is None else known[1] + dX)
+            return
+        slots = self.arrived.get(target)
+        if slots is None:
+            slots = self.arrived[target] = [None] * target.results
+            heapq.heappush(self.heap, (-target.seq, target))
+        slots[output] = dX if slots[output] is None else slots[output] + dX
 
     def run(self, retain_graph: bool, asked: _Asked | None = None) -> None:
         """Pass every gradient on, or only those that ``asked`` wants."""
         while self.heap:
             node = heapq.heappop(self.heap)[1]
-            dYs = _hooked(node, self.arrived.pop(node))
+            dYs = self.arrived.pop(node)
+            if node.hooks:
+                dYs = _hooked(node, dYs)
             edges: Sequence[Edge | None] = node.edges
             if asked is not None:
                 asked.collect(node, dYs)
@@ -500,7 +510,7 @@ class _Pass:
             dXs = node.gradients(dYs, edges)
             if not retain_graph:
                 node.free()
-            for edge, dX in zip(edges, dXs, strict=True):
+            for edge, dX in zip(edges, dXs):  # noqa: B905  a node gives one for each
                 if edge is not None and dX is not None:
                     self.deliver(edge, dX)
 
@@ -717,7 +727,8 @@ def _leaf_hooked(leaf: Value, dX: Any) -> Any:
 
 def _accumulate(leaf: Value, dX: Any, taken: set[int]) -> None:
     """Add to ``leaf.grad``, which stays contiguous and shares memory with nobody."""
-    dX = _leaf_hooked(leaf, dX)
+    if leaf.hooks:
+        dX = _leaf_hooked(leaf, dX)
     if leaf.grad is not None:
         dX = leaf.grad + dX
     elif id(dX.version) in taken or not dX.array.flags.c_contiguous:

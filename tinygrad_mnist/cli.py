@@ -54,8 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if getattr(arguments, "backend", None):
             set_backend(resolve(arguments.backend, "--backend"))
-        code: int = arguments.run(arguments)
-        sys.stdout.flush()
+        # A loss that overflows is reported once, by ``fit``.
+        with np.errstate(all="ignore"):
+            code: int = arguments.run(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -74,12 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     """Train a model and write it, its history and its curves to ``--out``."""
+    backend = current()
     out = _writable_folder(arguments.out)
     recipe = models.RECIPES[arguments.model]
     epochs = arguments.epochs or recipe.epochs
     lr = arguments.lr or recipe.lr
     manual_seed(arguments.seed)
-    backend = current()
     train_set, test_set = datasets.load(arguments.dataset, arguments.data)
     batches = DataLoader(train_set, arguments.batch_size or recipe.batch_size, shuffle=True)
     model = models.ARCHITECTURES[arguments.model](**recipe.arguments)
@@ -107,15 +110,24 @@ def train(arguments: argparse.Namespace) -> int:
         flush=True,
     )
 
+    if_interrupted = "interrupted before the first epoch ended; nothing was written"
+
     def on_epoch(epoch: Epoch, history: History) -> None:
-        print(_epoch_line(epoch, epochs), flush=True)
+        nonlocal if_interrupted
         training.save_model(out / "model.safetensors", model, info)
+        if_interrupted = f"interrupted; {out} holds the model after epoch {epoch.epoch}"
         text = json.dumps(history.as_dict(**about), indent=1)
         training.write_whole(out / "history.json", text.encode())
+        (out / "curves.png").unlink(missing_ok=True)  # those of an earlier training
+        print(_epoch_line(epoch, epochs), flush=True)
 
     test = DataLoader(test_set, EVALUATION_BATCH)
-    history = training.fit(model, optimizer, batches, test, epochs, scheduler, on_epoch)
-    plot_history(history.as_dict(**about), out / "curves.png")
+    try:
+        history = training.fit(model, optimizer, batches, test, epochs, scheduler, on_epoch)
+        plot_history(history.as_dict(**about), out / "curves.png")
+    except KeyboardInterrupt:
+        print(if_interrupted, file=sys.stderr)
+        return INTERRUPTED
     print(f"wrote model.safetensors, history.json and curves.png to {out}")
     print(f"test accuracy: {history.epochs[-1].test_accuracy:.2%}")
     return 0
@@ -124,7 +136,13 @@ def train(arguments: argparse.Namespace) -> int:
 def evaluate(arguments: argparse.Namespace) -> int:
     """Test a trained model on the test images of its dataset."""
     model, info = training.load_model(arguments.model)
-    _, test_set = datasets.load(arguments.dataset or info.dataset, arguments.data)
+    dataset = arguments.dataset or info.dataset
+    if dataset not in datasets.STATISTICS:
+        raise ModelFileError(
+            f"{arguments.model} was trained on {dataset!r}, which is not known here; "
+            f"name one of {', '.join(datasets.STATISTICS)} with --dataset"
+        )
+    _, test_set = datasets.load(dataset, arguments.data)
     test_set.mean, test_set.std = info.mean, info.std
     loss, accuracy = training.evaluate(model, DataLoader(test_set, EVALUATION_BATCH))
     print(f"test loss: {loss:.4f}")
@@ -269,13 +287,13 @@ def _add_backend(command: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
 
 
 def _seed(text: str) -> int:
-    if not text.isdigit() or int(text) >= 2**64:
+    if not text.isdecimal() or int(text) >= 2**64:
         raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2**64-1, got {text!r}")
     return int(text)
 

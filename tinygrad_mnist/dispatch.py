@@ -78,7 +78,7 @@ def call(
     static: Mapping[str, Any] = _NOTHING,
     out: Any = None,
 ) -> Any:
-    """Run one kernel on raw arrays and return what it returns."""
+    """Run one kernel on raw arrays and return what it returns, always arrays."""
     if _local.observers:
         return _observed(Call(backend, kernel, arrays, static, out))
     return _run(backend, kernel, arrays, static, out)
@@ -87,10 +87,14 @@ def call(
 def _run(
     backend: Backend, kernel: str, arrays: Sequence[Any], static: Mapping[str, Any], out: Any
 ) -> Any:
-    keywords = {k: v.fn() if type(v) is Host else v for k, v in static.items()} if static else {}
-    if out is not None:
-        keywords["out"] = out
-    result = getattr(backend, kernel)(*arrays, **keywords)
+    for value in static.values():
+        if type(value) is Host:
+            static = {k: v.fn() if type(v) is Host else v for k, v in static.items()}
+            break
+    if out is None:
+        result = getattr(backend, kernel)(*arrays, **static)
+    else:
+        result = getattr(backend, kernel)(*arrays, out=out, **static)
     return result if type(result) is backend.array_type else _as_arrays(backend, result)
 
 

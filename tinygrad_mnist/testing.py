@@ -103,7 +103,8 @@ def _slope(
     values = _array(x)
 
     def projected(step: float) -> float:
-        moved = from_numpy(values + step * direction, backend=x.backend).requires_grad_()
+        moved = from_numpy(np.asarray(values + step * direction), backend=x.backend)
+        moved.requires_grad_()
         outputs = _differentiable(function(*[moved if v is x else v for v in inputs]))
         return sum(float(np.sum(_array(y) * w)) for y, w in zip(outputs, weights, strict=True))
 

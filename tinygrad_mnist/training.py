@@ -69,8 +69,13 @@ def fit(
 
     ``scheduler`` goes one step on after each batch. A progress bar is shown where the error stream
     is a terminal; ``on_epoch`` is called after each epoch. FloatingPointError where a loss of the
-    epoch was not finite.
+    epoch was not finite; ValueError where ``train`` gives no batch.
     """
+    if not len(train):
+        raise ValueError(
+            f"fit: no batch of {train.batch_size} in {len(train.dataset)} images with drop_last; "
+            "use a smaller batch_size"
+        )
     history = History(len(train))
     for number in range(1, epochs + 1):
         start = time.perf_counter()
@@ -90,8 +95,11 @@ def fit(
         values = [loss.item() for loss in losses]
         history.losses += values
         if not all(map(math.isfinite, values)):
-            raise FloatingPointError(_diverged(number, values))
+            step, value = next((i, v) for i, v in enumerate(values, 1) if not math.isfinite(v))
+            raise FloatingPointError(_diverged(f"loss became {value} at step {step} of", number))
         test_loss, test_accuracy = evaluate(model, test)
+        if not math.isfinite(test_loss):  # the last step alone can spoil the weights
+            raise FloatingPointError(_diverged(f"test loss became {test_loss} after", number))
         epoch = Epoch(
             epoch=number,
             train_loss=_weighted(values, counts),
@@ -111,19 +119,21 @@ def evaluate(model: nn.Module, loader: DataLoader) -> tuple[float, float]:
     training = model.training
     model.eval()
     losses, counts, correct = [], [], _zero(loader)
-    with no_grad():
-        for x, y in loader:
-            logits = model(x)
-            losses.append(cross_entropy(logits, y))
-            counts.append(len(y))
-            correct.add_(_hits(logits, y))
-    model.train(training)
+    try:
+        with no_grad():
+            for x, y in loader:
+                logits = model(x)
+                losses.append(cross_entropy(logits, y))
+                counts.append(len(y))
+                correct.add_(_hits(logits, y))
+    finally:
+        model.train(training)
     return _weighted([loss.item() for loss in losses], counts), correct.item() / sum(counts)
 
 
 def progress(batches: DataLoader, title: str) -> Iterable[tuple[Tensor, Tensor]]:
     """``batches`` under a progress bar where the error stream is a terminal."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         return batches
     from tqdm import tqdm  # type: ignore[import-untyped]  # noqa: PLC0415
 
@@ -138,9 +148,8 @@ def _hits(logits: Tensor, y: Tensor) -> Tensor:
     return (logits.detach().argmax(1) == y).sum()  # type: ignore[no-any-return]
 
 
-def _diverged(epoch: int, values: list[float]) -> str:
-    step, value = next((i, v) for i, v in enumerate(values, 1) if not math.isfinite(v))
-    return f"the loss became {value} at step {step} of epoch {epoch}; try a smaller learning rate"
+def _diverged(what: str, epoch: int) -> str:
+    return f"the {what} epoch {epoch}; try a smaller learning rate"
 
 
 def _weighted(values: list[float], counts: list[int]) -> float:
@@ -188,25 +197,25 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
     OSError where the file cannot be read; ModelFileError where it is no safetensors file, no model
     of this package, of an unknown architecture or version, or does not fit its architecture.
     """
-    metadata, arrays = _read_safetensors(Path(path))
-    info = _info(path, metadata)
-    model = ARCHITECTURES[info.architecture](**info.arguments)
+    info, arrays = _read_safetensors(Path(path))
     try:
+        model = ARCHITECTURES[info.architecture](**info.arguments)
         model.load_state_dict(arrays)
-    except ValueError as error:
+    except (ValueError, TypeError, MemoryError) as error:  # the last two: absurd arguments
         raise ModelFileError(f"{path}: {error}") from error
     return model.eval(), info
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+def _read_safetensors(path: Path) -> tuple[ModelInfo, dict[str, Any]]:
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415
 
     with path.open("rb"):
         pass  # the library's own message for a missing file or a folder is less clear
     try:
         with safe_open(path, framework="numpy") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+            info = _info(path, file.metadata() or {})  # before the tensors, which may be many
+            return info, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, TypeError) as error:  # TypeError: a dtype NumPy lacks, as bfloat16
         raise ModelFileError(f"{path} is no safetensors file, or a damaged one: {error}") from error
 
 
@@ -226,7 +235,7 @@ def _info(path: str | Path, metadata: dict[str, str]) -> ModelInfo:
             f"expected one of {', '.join(ARCHITECTURES)}"
         )
     try:
-        return ModelInfo(
+        info = ModelInfo(
             architecture=metadata["architecture"],
             arguments=dict(json.loads(metadata["arguments"])),
             dataset=metadata["dataset"],
@@ -235,6 +244,12 @@ def _info(path: str | Path, metadata: dict[str, str]) -> ModelInfo:
         )
     except (KeyError, ValueError, TypeError) as error:
         raise ModelFileError(f"{path} has damaged metadata: {error!r}") from error
+    if not (math.isfinite(info.mean) and math.isfinite(info.std) and info.std > 0):
+        raise ModelFileError(
+            f"{path} has damaged metadata: mean {info.mean} and std {info.std}, expected finite "
+            "numbers, std above 0"
+        )
+    return info
 
 
 def write_whole(path: str | Path, data: bytes) -> None:

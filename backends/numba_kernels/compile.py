@@ -1,4 +1,4 @@
-"""How the kernels are compiled: when first called, kept on disk, to keep NaN and infinity."""
+"""How the kernels are compiled: when first called, kept on disk, and so that NaN survives."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
+from numba.core import event
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,7 +20,7 @@ _said: set[str] = set()
 def compiled(function: F) -> F:
     """Compile ``function`` for each set of argument types at its first call with them.
 
-    Multiplications and additions may be fused; nothing else changes a result.
+    A multiplication and an addition may become one instruction; no other rule of IEEE 754 gives.
     """
     return _compiled(function, {"contract"})
 
@@ -31,30 +32,28 @@ def compiled_sums(function: F) -> F:
 
 def _compiled(function: F, fastmath: set[str]) -> F:
     if numba.config.DISABLE_JIT:
-        # Scalars in Python warn where compiled ones wrap around or give infinity.
+        # Python's scalars warn where compiled ones wrap around or become infinite.
         return cast(F, np.errstate(all="ignore")(function))
-    # error_model="numpy": a division by zero is infinite, not an exception that stops
-    # vectorisation.
+    # With Numba's own error model a division checks for zero, which stops vectorisation.
     options = {"error_model": "numpy", "fastmath": fastmath, "nogil": True}
     try:
         kernel = numba.njit(cache=True, **options)(function)
-    except (RuntimeError, OSError) as error:  # nowhere to write: a read-only install
-        _say(f"compiled kernels are not kept for the next start: {error}")
-        return cast(F, numba.njit(**options)(function))
+    except (RuntimeError, OSError) as error:  # no folder to write to: a read-only install
+        _say_uncached(error)
+        kernel = numba.njit(**options)(function)
+    _announce.kernels.add(id(kernel))
     return cast(F, _guarded(kernel))
 
 
 def _guarded(kernel: Any) -> Any:
-    """``kernel``, which goes on without its cache where that cannot be read or written."""
+    """``kernel``, which does without its cache once that cannot be read or written."""
     compile_for = kernel.compile
 
     def guarded(signature: Any) -> Any:
-        if not kernel.stats.cache_hits and not kernel.overloads:
-            pass
         try:
             return compile_for(signature)
         except _UNREADABLE as error:
-            _say(f"compiled kernels are not kept for the next start: {error}")
+            _say_uncached(error)
             kernel._cache.disable()
             return compile_for(signature)
 
@@ -62,9 +61,30 @@ def _guarded(kernel: Any) -> Any:
     return kernel
 
 
-def _say(message: str) -> None:
-    """A line on stderr, the first of its kind only."""
-    kind = message.partition(":")[0]
-    if kind not in _said:
-        _said.add(kind)
-        print(f"tinygrad_mnist: {message}", file=sys.stderr)
+class _Announce(event.Listener):  # type: ignore[misc]
+    """Says why the first call takes its time; a kernel found in the cache is no event."""
+
+    def __init__(self) -> None:
+        self.kernels: set[int] = set()
+
+    def on_start(self, event: Any) -> None:
+        if id(event.data["dispatcher"]) in self.kernels:
+            _say("compiling Numba kernels, each at its first use")
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+def _say_uncached(error: Exception) -> None:
+    _say("compiled kernels cannot be kept for the next start", f": {error}")
+
+
+def _say(message: str, detail: str = "") -> None:
+    """A line on stderr, once per message."""
+    if message not in _said:
+        _said.add(message)
+        print(f"tinygrad_mnist: {message}{detail}", file=sys.stderr)
+
+
+_announce = _Announce()
+event.register("numba:compile", _announce)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-
 from tinygrad_mnist.backends.numba_kernels.compile import compiled
 
 Array = Any
@@ -46,10 +45,19 @@ def exp(x: Any) -> Any:
 
 
 @compiled
+def logistic(x: Any) -> Any:
+    e = exp(HIGHEST if x > HIGHEST else x)
+    return e / (ONE + e)
+
+
+@compiled
 def sigmoid(x: Array, y: Array) -> None:
-    for i in range(x.size):
-        e = exp(HIGHEST if x[i] > HIGHEST else x[i])
-        y[i] = e / (ONE + e)
+    if x.ctypes.data == y.ctypes.data:  # one array, not two that may overlap: it vectorises
+        for i in range(y.size):
+            y[i] = logistic(y[i])
+    else:
+        for i in range(y.size):
+            y[i] = logistic(x[i])
 
 
 @compiled

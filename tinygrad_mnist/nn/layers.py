@@ -31,7 +31,7 @@ class Sequential(Module):
         return x
 
     def __len__(self) -> int:
-        return len(self._modules)
+        return len(list(self.children()))
 
     def __iter__(self) -> Iterator[Module]:
         return self.children()
@@ -48,7 +48,7 @@ class Linear(Module):
         self.in_features = in_features
         self.out_features = out_features
         self.weight = Parameter(zeros(out_features, in_features))
-        self.register_parameter("bias", Parameter(zeros(out_features)) if bias else None)
+        self.bias = Parameter(zeros(out_features)) if bias else None
         _initialise(self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class Conv2d(Module):
         self.dilation = dilation
         self.groups = groups
         self.weight = Parameter(zeros(out_channels, in_channels // groups, *self.kernel_size))
-        self.register_parameter("bias", Parameter(zeros(out_channels)) if bias else None)
+        self.bias = Parameter(zeros(out_channels)) if bias else None
         _initialise(self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -147,6 +147,9 @@ class _BatchNorm(Module):
         self.momentum = momentum
         self.weight = Parameter(ones(num_features))
         self.bias = Parameter(zeros(num_features))
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.num_batches_tracked: Tensor
         self.register_buffer("running_mean", zeros(num_features))
         self.register_buffer("running_var", ones(num_features))
         self.register_buffer("num_batches_tracked", zeros(dtype="int64"))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
-from tinygrad_mnist.autograd import no_grad
+from tinygrad_mnist.autograd import no_grad, wrap
 from tinygrad_mnist.tensor import Tensor
 
 
@@ -14,11 +14,15 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
-    def __init__(self, data: Tensor, requires_grad: bool = True) -> None:
+    def __new__(cls, data: Tensor, requires_grad: bool = True) -> Self:
         if not isinstance(data, Tensor):
             raise TypeError(f"Parameter: expected a tensor, got {type(data).__name__}")
-        self._set(data.array, data.backend, data.version)
-        self.requires_grad_(requires_grad)
+        made: Self = wrap(cls, data.array, data.backend, data.version)
+        made.requires_grad_(requires_grad)
+        return made
+
+    def __init__(self, data: Tensor, requires_grad: bool = True) -> None:
+        """``data`` as a parameter, sharing its memory."""
 
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
@@ -28,14 +32,14 @@ class Module:
     """Base of all layers and models. A subclass sets its layers in ``__init__`` and defines
     ``forward``.
 
-    Attributes that are a Parameter or a Module are registered under their names; buffers by
-    ``register_buffer``.
+    Its parameters and layers are those of its attributes that are a Parameter or a Module; its
+    buffers those named by ``register_buffer``.
     """
 
-    training: bool
+    training: bool = True
 
     def __init__(self) -> None:
-        vars(self).update(_parameters={}, _buffers={}, _modules={}, training=True)
+        self._buffers: set[str] = set()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes. A subclass defines it."""
@@ -44,57 +48,23 @@ class Module:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
 
-    # ---- attributes
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        places = vars(self)
-        if "_parameters" not in places:
-            raise AttributeError(
-                f"{type(self).__name__}.{name} is set before super().__init__() was called"
-            )
-        for place in ("_parameters", "_buffers", "_modules"):
-            places[place].pop(name, None)
-        places.pop(name, None)
-        if isinstance(value, Parameter):
-            self._parameters[name] = value
-        elif isinstance(value, Module):
-            self._modules[name] = value
-        else:
-            super().__setattr__(name, value)
-
-    def __getattr__(self, name: str) -> Any:
-        for place in ("_parameters", "_buffers", "_modules"):
-            found = vars(self).get(place, {})
-            if name in found:
-                return found[name]
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-
-    def __delattr__(self, name: str) -> None:
-        for place in (self._parameters, self._buffers, self._modules):
-            if name in place:
-                del place[name]
-                return
-        super().__delattr__(name)
-
     def register_buffer(self, name: str, value: Tensor | None) -> None:
         """A tensor that is part of the state but not trained, such as a running mean."""
-        vars(self).pop(name, None)
-        self._buffers[name] = value
-
-    def register_parameter(self, name: str, value: Parameter | None) -> None:
-        """A parameter under ``name``; None keeps the name without one."""
-        vars(self).pop(name, None)
-        self._parameters[name] = value
+        self._buffers.add(name)
+        setattr(self, name, value)
 
     # ---- the tree
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules directly below, with their names."""
-        yield from self._modules.items()
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
 
     def children(self) -> Iterator[Module]:
         """The modules directly below."""
-        yield from self._modules.values()
+        for _, child in self.named_children():
+            yield child
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module and all below, each once, with dotted names."""
@@ -115,7 +85,7 @@ class Module:
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """All parameters, each once, with dotted names."""
-        yield from self._named("_parameters")
+        yield from _once(self._named(lambda module, name: isinstance(vars(module)[name], Parameter)))
 
     def parameters(self) -> Iterator[Parameter]:
         """All parameters, each once."""
@@ -124,19 +94,18 @@ class Module:
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
         """All buffers, each once, with dotted names."""
-        yield from self._named("_buffers")
+        yield from _once(self._named(lambda module, name: name in module._buffers))
 
     def buffers(self) -> Iterator[Tensor]:
         """All buffers, each once."""
         for _, buffer in self.named_buffers():
             yield buffer
 
-    def _named(self, place: str) -> Iterator[tuple[str, Any]]:
-        seen: set[int] = set()
+    def _named(self, chosen: Callable[[Module, str], bool]) -> Iterator[tuple[str, Any]]:
+        """The chosen tensors of this module and all below, with dotted names."""
         for prefix, module in self.named_modules():
-            for name, value in vars(module)[place].items():
-                if value is not None and id(value) not in seen:
-                    seen.add(id(value))
+            for name, value in vars(module).items():
+                if isinstance(value, Tensor) and chosen(module, name):
                     yield _dotted(prefix, name), value
 
     # ---- modes
@@ -188,13 +157,10 @@ class Module:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every parameter and buffer by its dotted name: the tensors themselves, detached."""
-        state = {}
-        for prefix, module in self.named_modules():
-            for place in (module._parameters, module._buffers):
-                for name, value in place.items():
-                    if value is not None:
-                        state[_dotted(prefix, name)] = value.detach()
-        return state
+        state = self._named(
+            lambda module, name: name in module._buffers or isinstance(vars(module)[name], Parameter)
+        )
+        return {name: value.detach() for name, value in state}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Copy ``state`` (tensors or NumPy arrays by dotted name) into parameters and buffers.
@@ -232,6 +198,14 @@ class Module:
             return f"{type(self).__name__}({head})"
         body = "\n  ".join([head, *lines] if head else lines)
         return f"{type(self).__name__}(\n  {body}\n)"
+
+
+def _once(named: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    seen: set[int] = set()
+    for name, value in named:
+        if id(value) not in seen:
+            seen.add(id(value))
+            yield name, value
 
 
 def _dotted(prefix: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tinygrad_mnist.autograd import Value, define, record
@@ -37,8 +38,8 @@ divide = binary(
 _pow = binary(
     "pow",
     "x to the power y.",
-    x=lambda dZ, x, y: dZ * y * pow(x, y - 1),
-    y=lambda dZ, out, x: where(out == 0, 0.0, dZ * out * log(where(out == 0, 1.0, x))),
+    x=lambda dZ, x, y: dZ * y * pow(_base(x, y), y - 1),
+    y=lambda dZ, out, x: dZ * out * _log_base(x),
 )
 maximum = binary(
     "maximum",
@@ -66,6 +67,20 @@ def pow(x: Any, y: Any) -> Any:
                 f"pow: an integer to the negative power {y} is no integer; use x.to(float) ** {y}"
             )
     return _pow(x, y)
+
+
+def _base(x: Any, y: Any) -> Any:
+    """x, but 1 where x and y are both 0, so that the slope of x⁰ at 0 is 0 and not 0 · ∞."""
+    if isinstance(y, Value):
+        return where(y == 0, where(x == 0, 1.0, x), x)  # type: ignore[arg-type]
+    return x if y else where(x == 0, 1.0, x)
+
+
+def _log_base(x: Any) -> Any:
+    """log x, but 0 where x is 0: there xʸ stays 0 as y moves."""
+    if isinstance(x, Value):
+        return log(where(x == 0, 1.0, x))  # type: ignore[arg-type]
+    return math.log(x) if x > 0 else 0.0 if x == 0 else math.nan
 
 
 def _larger_share(dZ: Any, x: Any, y: Any) -> Any:

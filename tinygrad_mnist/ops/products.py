@@ -8,7 +8,7 @@ import numpy as np
 
 from tinygrad_mnist.autograd import Value, define, record
 from tinygrad_mnist.kernels import Pair, convolved
-from tinygrad_mnist.ops.shapes import reshape, transpose
+from tinygrad_mnist.ops.shapes import mT, reshape
 from tinygrad_mnist.ops.table import T
 
 # ---- matrix products
@@ -16,18 +16,22 @@ from tinygrad_mnist.ops.table import T
 _MATMUL = define(
     "matmul",
     {
-        "x": lambda dZ, y: matmul(dZ, transpose(y, -2, -1)),
-        "y": lambda dZ, x: matmul(transpose(x, -2, -1), dZ),
+        "x": lambda dZ, y: _matmul(dZ, mT(y)),
+        "y": lambda dZ, x: _matmul(mT(x), dZ),
     },
 )
 _LINEAR = define(
     "linear",
     {
-        "x": lambda dY, weight: matmul(dY, weight),
-        "weight": lambda dY, x: matmul(transpose(dY, 0, 1), x),
+        "x": lambda dY, weight: _matmul(dY, weight),
+        "weight": lambda dY, x: _matmul(mT(dY), x),
         "bias": lambda dY: dY,
     },
 )
+
+
+def _matmul(x: Any, y: Any) -> Any:
+    return record(_MATMUL, (x, y))
 
 
 def matmul(x: Any, y: Any) -> Any:
@@ -49,7 +53,7 @@ def matmul(x: Any, y: Any) -> Any:
         )
     left = reshape(x, (1, -1)) if a.ndim == 1 else x
     right = reshape(y, (-1, 1)) if b.ndim == 1 else y
-    z = record(_MATMUL, (left, right))
+    z = _matmul(left, right)
     rows, columns = z.array.shape[-2:]
     kept = (() if a.ndim == 1 else (rows,)) + (() if b.ndim == 1 else (columns,))
     return z if len(kept) == 2 else reshape(z, (*z.array.shape[:-2], *kept))

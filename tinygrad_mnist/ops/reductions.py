@@ -8,12 +8,12 @@ from typing import Any
 from tinygrad_mnist.autograd import define, record
 from tinygrad_mnist.kernels import Shape
 from tinygrad_mnist.ops.pointwise import exp, log
-from tinygrad_mnist.ops.shapes import expand, reshape
+from tinygrad_mnist.ops.shapes import broadcast, reshape
 from tinygrad_mnist.ops.table import FLOAT, INT, T, cast, checked_dim, checked_dims
 
 Dim = int | tuple[int, ...] | list[int] | None
 
-_SUM = define("sum", {"x": lambda dY, x_shape, dim: expand(_kept(dY, x_shape, dim), x_shape)})
+_SUM = define("sum", {"x": lambda dY, x_shape, dim: broadcast(_kept(dY, x_shape, dim), x_shape)})
 _MAX = define("max", {"x": lambda dY, x, out, dim: _max_share(dY, x, out, dim)})
 _ARGMAX = define("argmax", {})
 
@@ -23,7 +23,11 @@ def sum(x: T, dim: Dim = None, keepdim: bool = False) -> T:
     if x.array.dtype.kind != "f":
         x = cast(x, INT)
     dims = checked_dims("sum", dim, x.array.ndim)
-    return record(_SUM, (x,), {"dim": dims, "keepdim": keepdim})  # type: ignore[no-any-return]
+    return _sum(x, dims, keepdim)  # type: ignore[no-any-return]
+
+
+def _sum(x: Any, dims: Shape, keepdim: bool) -> Any:
+    return record(_SUM, (x,), {"dim": dims, "keepdim": keepdim})
 
 
 def mean(x: T, dim: Dim = None, keepdim: bool = False) -> T:
@@ -76,14 +80,17 @@ def sum_to_size(x: T, *shape: Any) -> T:
     new = len(old) - len(sizes)
     if new < 0 or any(s not in (o, 1) for s, o in zip(sizes, old[max(0, new) :], strict=True)):
         raise ValueError(f"sum_to_size: shape {old} does not sum to {sizes}")
-    dims = tuple(i for i, o in enumerate(old) if i < new or sizes[i - new] != o)
-    if dims:
-        x = sum(x, dims, keepdim=True)
-    return reshape(x, sizes) if new else x
+    kept = tuple(i for i, o in enumerate(old) if i >= new and sizes[i - new] != o)
+    if new:
+        x = _sum(x, (*range(new), *kept), False)
+        return reshape(x, sizes) if kept else x
+    return _sum(x, kept, True) if kept else x
 
 
 def _kept(dY: Any, shape: Shape, dim: Shape) -> Any:
-    """A reduction's result with its reduced dims put back as size 1."""
+    """A reduction's result with its reduced dims put back as size 1, if that is needed at all."""
+    if not dY.array.ndim:
+        return dY
     return reshape(dY, tuple(1 if i in dim else s for i, s in enumerate(shape)))
 
 

@@ -89,6 +89,12 @@ def transpose(x: T, dim0: int, dim1: int) -> T:
     return record(_PERMUTE, (x,), {"dims": tuple(order)})  # type: ignore[no-any-return]
 
 
+def mT(x: T) -> T:
+    """The last two dims swapped: a view."""
+    order = (*range(x.array.ndim - 2), x.array.ndim - 1, x.array.ndim - 2)
+    return record(_PERMUTE, (x,), {"dims": order})  # type: ignore[no-any-return]
+
+
 def _inverse(dims: Shape) -> Shape:
     return tuple(dims.index(i) for i in range(len(dims)))
 
@@ -108,7 +114,12 @@ def expand(x: T, *shape: Any) -> T:
     )
     if not fits or min(kept, default=0) < 0:
         raise ValueError(f"expand: shape {old} does not expand to {sizes}")
-    return record(_EXPAND, (x,), {"shape": kept})  # type: ignore[no-any-return]
+    return broadcast(x, kept)
+
+
+def broadcast(x: T, shape: Shape) -> T:
+    """``expand`` to a shape that is known to fit."""
+    return record(_EXPAND, (x,), {"shape": shape})  # type: ignore[no-any-return]
 
 
 def squeeze(x: T, dim: int | None = None) -> T:

@@ -44,13 +44,20 @@ def binary(
     op = define(kernel, {name: rule for name, rule in (("x", x), ("y", y)) if rule})
 
     def apply(x: Any, y: Any) -> Any:
-        if not (isinstance(x, Value) and isinstance(y, Value)) or (
-            x.array.dtype is not y.array.dtype or (floats and x.array.dtype.kind != "f")
-        ):
+        if not (_alike(x, y) or _alike(y, x)):
             x, y = operands(kernel, x, y, floats)
         return record(op, (x, y))
 
     return _named(apply, kernel, doc)
+
+
+def _alike(x: Any, y: Any) -> bool:
+    """Whether ``x`` is a float tensor and ``y`` one of its dtype or a number: nothing to cast."""
+    if not isinstance(x, Value) or x.array.dtype.kind != "f":
+        return False
+    if isinstance(y, Value):
+        return x.array.dtype is y.array.dtype
+    return type(y) is float or type(y) is int
 
 
 def _named(function: Any, name: str, doc: str) -> Any:

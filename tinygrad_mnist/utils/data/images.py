@@ -33,6 +33,8 @@ _WHITE = 255.0
 _FAINTEST = 16.0
 # Paper and JPEG artefacts: below this share of the ink's strength a pixel counts as background.
 _FLOOR = 0.1
+# A shadow is fainter than this share of the ink.
+_SHADOW = 0.4
 # A separate stroke smaller than this share of the largest one is a speck.
 _SPECK = 0.05
 _NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
@@ -96,9 +98,9 @@ def _read_grey(path: Path) -> _Floats:
         warnings.simplefilter("ignore")  # odd metadata is no concern of who asks for a digit
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            image = _without_colour(Image.open(file))
+            image = _without_colour(ImageOps.exif_transpose(Image.open(file)))
             image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.BOX)
-            return _flatten(ImageOps.exif_transpose(image))
+            return _flatten(image)
         except UnidentifiedImageError as error:
             raise ImageError(
                 f"{path}: not a picture in a format that Pillow reads; use a PNG or JPEG"
@@ -188,12 +190,12 @@ def _centre_of_mass(values: _Floats) -> tuple[float, float]:
 def _ink(grey: _Floats) -> _Floats:
     """How much each pixel differs from the background, from 0 (not at all) to 1 (ink)."""
     difference = grey - _background(grey)
-    # Cubed, so that many pixels slightly off do not outvote the few that are the digit.
-    if np.sum(difference**3) < 0:
+    # To the fifth power, so that many pixels slightly off do not outvote the few of the digit.
+    if np.sum(difference**5) < 0:
         difference = -difference
     noise = 1.4826 * float(np.median(np.abs(_border(difference))))
-    faintest = max(_FAINTEST, 5 * noise)
-    threshold = max(faintest, _otsu(difference.clip(0)))
+    darkest = float(np.percentile(difference, 99.9))
+    threshold = max(_FAINTEST, 5 * noise, _SHADOW * darkest, _otsu(difference.clip(0)))
     strong = difference[difference > threshold]
     if not strong.size:
         return np.zeros_like(grey)
@@ -270,7 +272,7 @@ def _otsu(values: _Floats) -> float:
 
 def _strokes(ink: _Floats) -> _Mask:
     """The pixels of the digit's strokes with their soft edges, without specks."""
-    threshold = _otsu(ink)
+    threshold = max(_otsu(ink), _SHADOW)
     parts = _connected(ink > threshold)
     smallest = max(_SPECK * max(map(len, parts), default=0), ink.size * 1e-4)
     strokes = np.zeros(ink.shape, dtype=np.bool_)

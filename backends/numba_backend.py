@@ -1,0 +1,441 @@
+"""NumPy arrays with compiled loops where those were measured faster than NumPy's.
+
+Each override serves non-empty C-contiguous float arrays and leaves the rest to the default.
+``tests/benchmarks/kernels.py`` measures them all. Products stay with NumPy's BLAS.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from tinygrad_mnist.backends.numba_kernels import (
+    convolution,
+    exponentials,
+    normalisation,
+    optimizers,
+    pointwise,
+    pooling,
+    streams,
+)
+
+from tinygrad_mnist.kernels import Array, Backend, Pair, Shape, convolved
+
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+INT32, INT64, UINT8 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.uint8)
+TINY = {dtype: float(np.finfo(dtype).tiny) for dtype in (FLOAT32, FLOAT64)}
+
+COLUMNS = 2**20  # numbers of a convolution's columns in memory at a time
+
+
+class NumbaBackend(Backend):
+    """The default kernels, and compiled ones in their place where that pays."""
+
+    name = "numba"
+    xp = np
+    array_type = np.ndarray
+
+    def check_index(self, index: Array, size: int, kernel: str) -> None:
+        if _is(index, INT64):
+            low, high = streams.bounds(index.ravel())
+            if low >= 0 and high < size:
+                return
+        super().check_index(index, size, kernel)
+
+    # ---- pointwise
+
+    def sigmoid(self, x: Array, *, out: Array = None) -> Array:
+        if not (_is(x, FLOAT32) and _fits(out, x)):
+            return super().sigmoid(x, out=out)
+        out = _or_empty(out, x.shape, x.dtype)
+        exponentials.sigmoid(x.ravel(), out.ravel())
+        return out
+
+    def sigmoid_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
+        if not (_is_float(y) and _fits(dY, y) and _fits(out, y)):
+            return super().sigmoid_grad(dY, y, out=out)
+        out = _or_empty(out, y.shape, y.dtype)
+        pointwise.sigmoid_grad(dY.ravel(), y.ravel(), out.ravel())
+        return out
+
+    def relu(self, x: Array, *, out: Array = None) -> Array:
+        if not (_is_float(x) and _fits(out, x)):
+            return super().relu(x, out=out)
+        out = _or_empty(out, x.shape, x.dtype)
+        pointwise.relu(x.ravel(), out.ravel())
+        return out
+
+    def relu_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
+        if not (_is_float(y) and _fits(dY, y) and _fits(out, y)):
+            return super().relu_grad(dY, y, out=out)
+        out = _or_empty(out, y.shape, y.dtype)
+        pointwise.relu_grad(dY.ravel(), y.ravel(), out.ravel())
+        return out
+
+    def lerp_(self, x: Array, end: Array, *, weight: float) -> None:
+        if not (_is_float(x) and _fits(end, x)):
+            return super().lerp_(x, end, weight=weight)
+        return pointwise.lerp(x.ravel(), end.ravel(), float(weight))
+
+    # ---- convolution: compiled copies around a product per image
+
+    def conv2d(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array = None,
+        *,
+        stride: Pair,
+        padding: Pair,
+        dilation: Pair,
+        groups: int,
+        out: Array = None,
+    ) -> Array:
+        if not (_dense(stride, dilation) and _are(x.dtype, x, weight) and _takes(out, x.dtype)):
+            return super().conv2d(
+                x, weight, bias,
+                stride=stride, padding=padding, dilation=dilation, groups=groups, out=out,
+            )  # fmt: skip
+        x = self._pad(x, padding, 0)
+        spots = convolved(x.shape[2:], weight.shape[2:], stride, dilation)
+        out = _or_empty(out, (len(x), len(weight), *spots), x.dtype)
+        kernel = weight.reshape(groups, len(weight) // groups, -1)
+        products = out.reshape(len(x), *kernel.shape[:2], -1)
+        for block, columns in _blocks(x.shape, weight.shape[2:], spots, x.dtype):
+            convolution.im2col(x[block], columns)
+            np.matmul(kernel, _matrices(columns, groups), out=products[block])
+            if bias is not None:
+                out[block] += bias[:, None, None]
+        return out
+
+    def conv2d_dx(
+        self,
+        dY: Array,
+        weight: Array,
+        *,
+        shape: Shape,
+        stride: Pair,
+        padding: Pair,
+        dilation: Pair,
+        groups: int,
+        out: Array = None,
+    ) -> Array:
+        if not (_dense(stride, dilation) and _are(dY.dtype, dY, weight) and _takes(out, dY.dtype)):
+            return super().conv2d_dx(
+                dY, weight, shape=shape,
+                stride=stride, padding=padding, dilation=dilation, groups=groups, out=out,
+            )  # fmt: skip
+        (n, c, h, w), (ph, pw) = shape, padding
+        padded_shape = (n, c, h + 2 * ph, w + 2 * pw)
+        padded = _or_empty(out if padding == (0, 0) else None, padded_shape, dY.dtype)
+        kernel = weight.reshape(groups, len(weight) // groups, -1)
+        rows = dY.reshape(n, *kernel.shape[:2], -1)
+        for block, columns in _blocks(padded_shape, weight.shape[2:], dY.shape[2:], dY.dtype):
+            np.matmul(kernel.swapaxes(1, 2), rows[block], out=_matrices(columns, groups))
+            convolution.col2im(columns, padded[block])
+        if padding == (0, 0):
+            return padded
+        out = _or_empty(out, shape, dY.dtype)
+        out[...] = padded[:, :, ph : ph + h, pw : pw + w]
+        return out
+
+    def conv2d_dw(
+        self,
+        dY: Array,
+        x: Array,
+        *,
+        shape: Shape,
+        stride: Pair,
+        padding: Pair,
+        dilation: Pair,
+        groups: int,
+        out: Array = None,
+    ) -> Array:
+        if not (_dense(stride, dilation) and _are(x.dtype, dY, x) and _takes(out, x.dtype)):
+            return super().conv2d_dw(
+                dY, x, shape=shape,
+                stride=stride, padding=padding, dilation=dilation, groups=groups, out=out,
+            )  # fmt: skip
+        x = self._pad(x, padding, 0)
+        out = self._filled(out, shape, x.dtype, 0)
+        total = out.reshape(groups, shape[0] // groups, -1)
+        rows = dY.reshape(len(x), *total.shape[:2], -1)
+        for block, columns in _blocks(x.shape, shape[2:], dY.shape[2:], x.dtype):
+            convolution.im2col(x[block], columns)
+            per_image = np.matmul(rows[block], _matrices(columns, groups).swapaxes(2, 3))
+            total += per_image.sum(axis=0)
+        return out
+
+    # ---- pooling
+
+    def max_pool2d(
+        self, x: Array, *, size: Pair, stride: Pair, padding: Pair, out: Any = None
+    ) -> tuple[Array, Array]:
+        y, index = (None, None) if out is None else out
+        if not (_is_float(x) and _takes(y, x.dtype) and _takes(index, INT32)):
+            return super().max_pool2d(x, size=size, stride=stride, padding=padding, out=out)
+        n, c, h, w = x.shape
+        padded = (h + 2 * padding[0], w + 2 * padding[1])
+        shape = (n, c, *convolved(padded, size, stride, (1, 1)))
+        y, index = _or_empty(y, shape, x.dtype), _or_empty(index, shape, INT32)
+        if _is_2x2(size, stride, padding):
+            pooling.max_pool2d_2x2(x, y, index)
+        else:
+            pooling.max_pool2d(x, size, stride, padding, y, index)
+        return y, index
+
+    def max_pool2d_grad(
+        self,
+        dY: Array,
+        index: Array,
+        *,
+        shape: Shape,
+        size: Pair,
+        stride: Pair,
+        padding: Pair,
+        out: Array = None,
+    ) -> Array:
+        if not (_is_float(dY) and _is(index, INT32) and _takes(out, dY.dtype)):
+            return super().max_pool2d_grad(
+                dY, index, shape=shape, size=size, stride=stride, padding=padding, out=out
+            )
+        out = _or_empty(out, shape, dY.dtype)
+        if _is_2x2(size, stride, padding):
+            pooling.max_pool2d_grad_2x2(dY, index, out)
+        else:
+            pooling.max_pool2d_grad(dY, index, size, stride, padding, out)
+        return out
+
+    def max_pool2d_take(
+        self,
+        x: Array,
+        index: Array,
+        *,
+        size: Pair,
+        stride: Pair,
+        padding: Pair,
+        out: Array = None,
+    ) -> Array:
+        if not (_is_float(x) and _is(index, INT32) and _takes(out, x.dtype)):
+            return super().max_pool2d_take(
+                x, index, size=size, stride=stride, padding=padding, out=out
+            )
+        out = _or_empty(out, index.shape, x.dtype)
+        pooling.max_pool2d_take(x, index, size, stride, padding, out)
+        return out
+
+    # ---- networks
+
+    def batch_norm(
+        self, x: Array, weight: Array, bias: Array, *, eps: float, out: Any = None
+    ) -> tuple[Array, Array, Array]:
+        y, mean, var = (None, None, None) if out is None else out
+        given = _takes(y, x.dtype) and _takes(mean, x.dtype) and _takes(var, x.dtype)
+        if not (x.ndim > 2 and _are(x.dtype, x, weight, bias) and given):
+            return super().batch_norm(x, weight, bias, eps=eps, out=out)
+        y = _or_empty(y, x.shape, x.dtype)
+        mean, var = (_or_empty(a, weight.shape, x.dtype) for a in (mean, var))
+        planes = (*x.shape[:2], -1)
+        normalisation.batch_norm(
+            x.reshape(planes), weight, bias, float(eps), y.reshape(planes), mean, var
+        )
+        return y, mean, var
+
+    def batch_norm_grad(
+        self, dY: Array, x: Array, weight: Array, *, eps: float, out: Any = None
+    ) -> tuple[Array, Array, Array]:
+        dX, dweight, dbias = (None, None, None) if out is None else out
+        given = _takes(dX, x.dtype) and _takes(dweight, x.dtype) and _takes(dbias, x.dtype)
+        if not (x.ndim > 2 and _are(x.dtype, dY, x, weight) and given):
+            return super().batch_norm_grad(dY, x, weight, eps=eps, out=out)
+        dX = _or_empty(dX, x.shape, x.dtype)
+        dweight, dbias = (_or_empty(a, weight.shape, x.dtype) for a in (dweight, dbias))
+        planes = (*x.shape[:2], -1)
+        normalisation.batch_norm_grad(
+            dY.reshape(planes), x.reshape(planes), weight, float(eps),
+            dX.reshape(planes), dweight, dbias,
+        )  # fmt: skip
+        return dX, dweight, dbias
+
+    def cross_entropy(self, x: Array, target: Array, *, out: Array = None) -> Array:
+        if not (_is(x, FLOAT32) and _is(target, INT64) and _takes(out, FLOAT32)):
+            return super().cross_entropy(x, target, out=out)
+        self.check_index(target, x.shape[1], "cross_entropy")
+        out = _or_empty(out, target.shape, FLOAT32)
+        exponentials.cross_entropy(x, target, out)
+        return out
+
+    def cross_entropy_grad(
+        self, dY: Array, x: Array, target: Array, *, out: Array = None
+    ) -> Array:  # fmt: skip
+        dY = np.ascontiguousarray(dY)  # the mean's gradient is one number, expanded
+        if not (_are(FLOAT32, dY, x) and _is(target, INT64) and _takes(out, FLOAT32)):
+            return super().cross_entropy_grad(dY, x, target, out=out)
+        self.check_index(target, x.shape[1], "cross_entropy_grad")
+        out = _or_empty(out, x.shape, FLOAT32)
+        exponentials.cross_entropy_grad(dY, x, target, out)
+        return out
+
+    def dropout_mask(
+        self, *, shape: Shape, p: float, key: int, dtype: np.dtype, out: Array = None
+    ) -> Array:
+        mask = _or_empty(out, shape, dtype)
+        if not _is_float(mask):
+            return super().dropout_mask(shape=shape, p=p, key=key, dtype=dtype, out=out)
+        threshold = np.uint64(min(round(p * 2**32), 2**32 - 1))
+        streams.dropout_mask(np.uint64(key), threshold, 1 / (1 - p), mask.ravel())
+        return mask
+
+    def uniform(
+        self, *, shape: Shape, key: int, dtype: np.dtype, out: Array = None
+    ) -> Array:  # fmt: skip
+        drawn = _or_empty(out, shape, dtype)
+        if not _is_float(drawn):
+            return super().uniform(shape=shape, key=key, dtype=dtype, out=out)
+        streams.uniform(np.uint64(key), drawn.ravel())
+        return drawn
+
+    def take_scaled(
+        self,
+        x: Array,
+        index: Array,
+        *,
+        scale: float,
+        shift: float,
+        dtype: np.dtype,
+        out: Array = None,
+    ) -> Array:
+        if not (_is(x, UINT8) and _is(index, INT64) and _takes(out, dtype) and dtype in TINY):
+            return super().take_scaled(x, index, scale=scale, shift=shift, dtype=dtype, out=out)
+        self.check_index(index, len(x), "take_scaled")
+        out = _or_empty(out, (*index.shape, *x.shape[1:]), dtype)
+        rows = out.reshape(index.size, -1)
+        streams.take_scaled(x.reshape(len(x), -1), index.ravel(), float(scale), float(shift), rows)
+        return out
+
+    # ---- optimizers
+
+    def sgd_(
+        self,
+        params: list[Array],
+        grads: list[Array],
+        buffers: list[Array],
+        *,
+        lr: float,
+        momentum: float,
+        dampening: float,
+        weight_decay: float,
+        nesterov: bool,
+        step: int,
+    ) -> None:
+        undamped = 1.0 if step == 1 else 1.0 - dampening
+        rate, decay = float(lr), float(weight_decay)
+        for i, (p, g) in enumerate(zip(params, grads, strict=True)):
+            held = buffers[i : i + 1] if momentum else []
+            if not (_is_float(p) and all(_fits(a, p) for a in (g, *held))):
+                super().sgd_(
+                    [p], [g], held, lr=lr, momentum=momentum, dampening=dampening,
+                    weight_decay=weight_decay, nesterov=nesterov, step=step,
+                )  # fmt: skip
+            elif momentum:
+                optimizers.sgd_momentum(
+                    p.ravel(), g.ravel(), held[0].ravel(), rate, float(momentum), undamped,
+                    decay, bool(nesterov), TINY[p.dtype],
+                )  # fmt: skip
+            else:
+                optimizers.sgd(p.ravel(), g.ravel(), rate, decay)
+
+    def adam_(
+        self,
+        params: list[Array],
+        grads: list[Array],
+        exp_avgs: list[Array],
+        exp_avg_sqs: list[Array],
+        *,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decay: float,
+        step: int,
+    ) -> None:
+        numbers = (float(beta1), float(beta2), float(eps), float(weight_decay))
+        step_size = float(lr / (1 - beta1**step))
+        correction = float((1 - beta2**step) ** 0.5)
+        for p, g, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
+            if _is_float(p) and _fits(g, p) and _fits(m, p) and _fits(v, p):
+                optimizers.adam(
+                    p.ravel(), g.ravel(), m.ravel(), v.ravel(),
+                    *numbers, step_size, correction, TINY[p.dtype],
+                )  # fmt: skip
+            else:
+                super().adam_(
+                    [p], [g], [m], [v], lr=lr, beta1=beta1, beta2=beta2, eps=eps,
+                    weight_decay=weight_decay, step=step,
+                )  # fmt: skip
+
+
+def _is(x: Any, dtype: np.dtype) -> bool:
+    """Whether the loops take ``x``: a non-empty C-contiguous array of ``dtype`` with dimensions."""
+    return (
+        type(x) is np.ndarray
+        and x.dtype == dtype
+        and x.flags.c_contiguous
+        and x.size > 0
+        and x.ndim > 0
+    )
+
+
+def _is_float(x: Any) -> bool:
+    return _is(x, FLOAT32) or _is(x, FLOAT64)
+
+
+def _are(dtype: np.dtype, *arrays: Any) -> bool:
+    return dtype in TINY and all(_is(x, dtype) for x in arrays)
+
+
+def _fits(y: Any, x: Array) -> bool:
+    """Whether ``y`` is like ``x``, or an ``out`` that was not given."""
+    return y is None or (_is(y, x.dtype) and y.shape == x.shape)
+
+
+def _takes(out: Any, dtype: np.dtype) -> bool:
+    return out is None or _is(out, dtype)
+
+
+def _or_empty(out: Any, shape: Shape, dtype: np.dtype) -> Array:
+    return np.empty(shape, dtype) if out is None else out
+
+
+def _dense(stride: Pair, dilation: Pair) -> bool:
+    """Whether a convolution meets every pixel, and a kernel's cells are neighbours."""
+    return tuple(stride) == tuple(dilation) == (1, 1)
+
+
+def _is_2x2(size: Pair, stride: Pair, padding: Pair) -> bool:
+    return size == stride == (2, 2) and padding == (0, 0)
+
+
+def _blocks(
+    shape: Shape, kernel: Pair, spots: Pair, dtype: np.dtype
+) -> Iterator[tuple[slice, Array]]:
+    """Blocks of images of ``shape`` (N, C, H, W), each with room for its columns.
+
+    The columns (n, C, kh, kw, H', W') of a block stay in the cache between the copy and the
+    product; those of all images may not even fit in memory.
+    """
+    n, c = shape[:2]
+    room = (c, *kernel, *spots)
+    step = min(n, max(1, COLUMNS // math.prod(room)))
+    columns = np.empty((step, *room), dtype)
+    for start in range(0, n, step):
+        stop = min(start + step, n)
+        yield slice(start, stop), columns[: stop - start]
+
+
+def _matrices(columns: Array, groups: int) -> Array:
+    """Columns (n, C, kh, kw, H', W') as a view (n, groups, C/groups·kh·kw, H'·W')."""
+    n, c, kh, kw, height, width = columns.shape
+    return columns.reshape(n, groups, c // groups * kh * kw, height * width)

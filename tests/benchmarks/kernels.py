@@ -1,0 +1,191 @@
+"""Every kernel the Numba backend overrides against the NumPy default, at MNIST networks' shapes.
+
+    python tests/benchmarks/kernels.py [part of a kernel's name]
+
+Both run in turns; the table gives medians. An override that gains nothing should not exist.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from tinygrad_mnist.backends.numba_backend import NumbaBackend
+from tinygrad_mnist.backends.numpy_backend import NumpyBackend
+
+from tinygrad_mnist.kernels import kernel_names
+
+Row = tuple[str, str, tuple[Any, ...], dict[str, Any]]  # kernel, shape, arrays, static and out
+
+ROUNDS = 15
+SLICE = 2e-3  # seconds of calls per turn, so that the clock does not count
+
+_draw = np.random.default_rng(0)
+
+
+def floats(*shape: int) -> np.ndarray:
+    return _draw.standard_normal(shape, dtype=np.float32)
+
+
+def rows() -> Iterator[Row]:
+    """One row per kernel and shape, with ``out`` as a replayed program gives it."""
+    yield from pointwise()
+    yield from losses()
+    yield from streams()
+    yield from convolutions()
+    yield from poolings()
+    yield from normalisations()
+    yield from optimizers()
+
+
+def pointwise() -> Iterator[Row]:
+    for shape in ((10, 15), (32, 128), (64, 10, 12, 12), (60_000, 100)):
+        x, y, out = floats(*shape), floats(*shape), floats(*shape)
+        for name in ("sigmoid", "relu"):
+            yield name, str(shape), (x,), {"out": out}
+        for name in ("sigmoid_grad", "relu_grad"):
+            yield name, str(shape), (x, y), {"out": out}
+    yield "lerp_", "(20,)", (floats(20), floats(20)), {"weight": 0.1}
+
+
+def losses() -> Iterator[Row]:
+    for n in (10, 32, 64, 60_000):
+        x, target, dY = floats(n, 10), _draw.integers(0, 10, n), np.full(n, 1 / n, np.float32)
+        yield "cross_entropy", str(x.shape), (x, target), {"out": np.empty_like(dY)}
+        yield "cross_entropy_grad", str(x.shape), (dY, x, target), {"out": np.empty_like(x)}
+
+
+def streams() -> Iterator[Row]:
+    for shape in ((32, 128), (60_000, 100)):
+        static = {"shape": shape, "key": 2**63 + 1, "dtype": np.dtype(np.float32)}
+        out = floats(*shape)
+        yield "dropout_mask", str(shape), (), {**static, "p": 0.3, "out": out}
+        yield "uniform", str(shape), (), {**static, "out": out}
+    images = _draw.integers(0, 256, (60_000, 784), np.uint8)
+    for n in (10, 64, 60_000):
+        index = _draw.permutation(60_000)[:n]
+        static = {"scale": 1 / 255, "shift": 0.0, "dtype": np.dtype(np.float32)}
+        yield (
+            "take_scaled",
+            f"{n} of 60000 × 784",
+            (images, index),
+            {**static, "out": floats(n, 784)},
+        )
+
+
+def convolutions() -> Iterator[Row]:
+    static = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+    for n, image, kernel in (
+        (64, (1, 28, 28), (10, 1, 5, 5)),
+        (64, (10, 12, 12), (20, 10, 5, 5)),
+        (512, (10, 12, 12), (20, 10, 5, 5)),
+    ):
+        x, weight, bias = floats(n, *image), floats(*kernel), floats(kernel[0])
+        dY = floats(n, kernel[0], image[1] - 4, image[2] - 4)
+        shape = f"{n} × {image}, {kernel}"
+        yield "conv2d", shape, (x, weight, bias), {**static, "out": np.empty_like(dY)}
+        dx = {**static, "shape": x.shape, "out": np.empty_like(x)}
+        yield "conv2d_dx", shape, (dY, weight), dx
+        dw = {**static, "shape": weight.shape, "out": np.empty_like(weight)}
+        yield "conv2d_dw", shape, (dY, x), dw
+
+
+def poolings() -> Iterator[Row]:
+    two = {"size": (2, 2), "stride": (2, 2), "padding": (0, 0)}
+    three = {"size": (3, 3), "stride": (2, 2), "padding": (1, 1)}
+    for shape, static in (
+        ((64, 10, 24, 24), two),
+        ((64, 20, 8, 8), two),
+        ((64, 10, 24, 24), three),
+    ):
+        x = floats(*shape)
+        y, index = NumpyBackend().max_pool2d(x, **static)
+        text = f"{shape}, window {static['size'][0]}"
+        yield "max_pool2d", text, (x,), {**static, "out": (y, index)}
+        yield "max_pool2d_grad", text, (y, index), {**static, "shape": shape, "out": floats(*shape)}
+        yield "max_pool2d_take", text, (x, index), {**static, "out": np.empty_like(y)}
+
+
+def normalisations() -> Iterator[Row]:
+    for shape in ((64, 10, 12, 12), (64, 20, 4, 4), (512, 10, 12, 12)):
+        x, dY, weight, bias = floats(*shape), floats(*shape), floats(shape[1]), floats(shape[1])
+        out = (floats(*shape), floats(shape[1]), floats(shape[1]))
+        yield "batch_norm", str(shape), (x, weight, bias), {"eps": 1e-5, "out": out}
+        yield "batch_norm_grad", str(shape), (dY, x, weight), {"eps": 1e-5, "out": out}
+
+
+def optimizers() -> Iterator[Row]:
+    sgd = {"lr": 1e-9, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False, "step": 2}
+    adam = {"lr": 1e-9, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "step": 2}
+    for name, sizes in (
+        ("784-15-10", (11_760, 15, 150, 10)),
+        ("784-128-10", (100_352, 128, 1_280, 10)),
+        ("the cnn", (250, 10, 10, 10, 5_000, 20, 20, 20, 16_000, 50, 500, 10)),
+    ):
+        p, g, m = ([floats(n) for n in sizes] for _ in range(3))
+        v = [np.square(floats(n)) for n in sizes]
+        yield "sgd_", name, (p, g, []), {**sgd, "momentum": 0.0}
+        yield "sgd_", f"{name}, momentum", (p, g, m), {**sgd, "momentum": 0.9}
+        yield "adam_", name, (p, g, m, v), adam
+
+
+def compare(calls: list[Callable[[], Any]]) -> list[float]:
+    """The median time of each call in µs; all take turns in every round."""
+    counts = []
+    for call in calls:
+        call()
+        start = time.perf_counter()
+        call()
+        counts.append(max(1, int(SLICE / (time.perf_counter() - start))))
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(ROUNDS):
+        for call, count, measured in zip(calls, counts, times, strict=True):
+            start = time.perf_counter()
+            for _ in range(count):
+                call()
+            measured.append((time.perf_counter() - start) / count * 1e6)
+    return [statistics.median(measured) for measured in times]
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def main(only: str = "") -> None:
+    print(f"{processor()}, {os.cpu_count()} cores, {platform.system()}, {datetime.date.today()}")
+    print(
+        f"Python {platform.python_version()}, NumPy {np.__version__}, Numba {numba.__version__}: "
+        f"python tests/benchmarks/kernels.py {only}\n"
+    )
+    print(f"{'kernel':18} {'shape':34} {'NumPy µs':>10} {'Numba µs':>10} {'ratio':>6}")
+    backends = (NumpyBackend(), NumbaBackend())
+    seen = set()
+    for name, shape, arrays, keywords in rows():
+        seen.add(name)
+        if only not in name:
+            continue
+        calls = [partial(getattr(backend, name), *arrays, **keywords) for backend in backends]
+        reference, ours = compare(calls)
+        print(f"{name:18} {shape:34} {reference:10.1f} {ours:10.1f} {reference / ours:6.1f}")
+    missing = [name for name in kernel_names() if name in vars(NumbaBackend) and name not in seen]
+    if missing:
+        sys.exit(f"not measured: {', '.join(missing)}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
