@@ -27,7 +27,7 @@ FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 INT32, INT64, UINT8 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.uint8)
 TINY = {dtype: float(np.finfo(dtype).tiny) for dtype in (FLOAT32, FLOAT64)}
 
-COLUMNS = 2**20  # numbers of a convolution's columns in memory at a time
+COLUMNS = 2**18  # numbers of a convolution's columns in memory at a time
 
 
 class NumbaBackend(Backend):
@@ -47,37 +47,32 @@ class NumbaBackend(Backend):
     # ---- pointwise
 
     def sigmoid(self, x: Array, *, out: Array = None) -> Array:
-        if not (_is(x, FLOAT32) and _fits(out, x)):
+        if not (_is(x, FLOAT32) and _alike(x, out)):
             return super().sigmoid(x, out=out)
         out = _or_empty(out, x.shape, x.dtype)
         exponentials.sigmoid(x.ravel(), out.ravel())
         return out
 
     def sigmoid_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
-        if not (_is_float(y) and _fits(dY, y) and _fits(out, y)):
+        if not _alike(y, dY, out):
             return super().sigmoid_grad(dY, y, out=out)
         out = _or_empty(out, y.shape, y.dtype)
         pointwise.sigmoid_grad(dY.ravel(), y.ravel(), out.ravel())
         return out
 
     def relu(self, x: Array, *, out: Array = None) -> Array:
-        if not (_is_float(x) and _fits(out, x)):
+        if not _alike(x, out):
             return super().relu(x, out=out)
         out = _or_empty(out, x.shape, x.dtype)
         pointwise.relu(x.ravel(), out.ravel())
         return out
 
     def relu_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
-        if not (_is_float(y) and _fits(dY, y) and _fits(out, y)):
+        if not _alike(y, dY, out):
             return super().relu_grad(dY, y, out=out)
         out = _or_empty(out, y.shape, y.dtype)
         pointwise.relu_grad(dY.ravel(), y.ravel(), out.ravel())
         return out
-
-    def lerp_(self, x: Array, end: Array, *, weight: float) -> None:
-        if not (_is_float(x) and _fits(end, x)):
-            return super().lerp_(x, end, weight=weight)
-        return pointwise.lerp(x.ravel(), end.ravel(), float(weight))
 
     # ---- convolution: compiled copies around a product per image
 
@@ -174,16 +169,13 @@ class NumbaBackend(Backend):
         self, x: Array, *, size: Pair, stride: Pair, padding: Pair, out: Any = None
     ) -> tuple[Array, Array]:
         y, index = (None, None) if out is None else out
-        if not (_is_float(x) and _takes(y, x.dtype) and _takes(index, INT32)):
+        covered = _is_2x2(size, stride, padding) and _takes(y, x.dtype) and _takes(index, INT32)
+        if not (covered and _is_float(x)):
             return super().max_pool2d(x, size=size, stride=stride, padding=padding, out=out)
         n, c, h, w = x.shape
-        padded = (h + 2 * padding[0], w + 2 * padding[1])
-        shape = (n, c, *convolved(padded, size, stride, (1, 1)))
+        shape = (n, c, h // 2, w // 2)
         y, index = _or_empty(y, shape, x.dtype), _or_empty(index, shape, INT32)
-        if _is_2x2(size, stride, padding):
-            pooling.max_pool2d_2x2(x, y, index)
-        else:
-            pooling.max_pool2d(x, size, stride, padding, y, index)
+        pooling.max_pool2d(x, y, index)
         return y, index
 
     def max_pool2d_grad(
@@ -197,15 +189,13 @@ class NumbaBackend(Backend):
         padding: Pair,
         out: Array = None,
     ) -> Array:
-        if not (_is_float(dY) and _is(index, INT32) and _takes(out, dY.dtype)):
+        covered = _is_2x2(size, stride, padding) and _is(index, INT32) and _takes(out, dY.dtype)
+        if not (covered and _is_float(dY)):
             return super().max_pool2d_grad(
                 dY, index, shape=shape, size=size, stride=stride, padding=padding, out=out
             )
         out = _or_empty(out, shape, dY.dtype)
-        if _is_2x2(size, stride, padding):
-            pooling.max_pool2d_grad_2x2(dY, index, out)
-        else:
-            pooling.max_pool2d_grad(dY, index, size, stride, padding, out)
+        pooling.max_pool2d_grad(dY, index, out)
         return out
 
     def max_pool2d_take(
@@ -218,12 +208,13 @@ class NumbaBackend(Backend):
         padding: Pair,
         out: Array = None,
     ) -> Array:
-        if not (_is_float(x) and _is(index, INT32) and _takes(out, x.dtype)):
+        covered = _is_2x2(size, stride, padding) and _is(index, INT32) and _takes(out, x.dtype)
+        if not (covered and _is_float(x)):
             return super().max_pool2d_take(
                 x, index, size=size, stride=stride, padding=padding, out=out
             )
         out = _or_empty(out, index.shape, x.dtype)
-        pooling.max_pool2d_take(x, index, size, stride, padding, out)
+        pooling.max_pool2d_take(x, index, out)
         return out
 
     # ---- networks
@@ -334,7 +325,7 @@ class NumbaBackend(Backend):
         rate, decay = float(lr), float(weight_decay)
         for i, (p, g) in enumerate(zip(params, grads, strict=True)):
             held = buffers[i : i + 1] if momentum else []
-            if not (_is_float(p) and all(_fits(a, p) for a in (g, *held))):
+            if not _alike(p, g, *held):
                 super().sgd_(
                     [p], [g], held, lr=lr, momentum=momentum, dampening=dampening,
                     weight_decay=weight_decay, nesterov=nesterov, step=step,
@@ -365,7 +356,7 @@ class NumbaBackend(Backend):
         step_size = float(lr / (1 - beta1**step))
         correction = float((1 - beta2**step) ** 0.5)
         for p, g, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
-            if _is_float(p) and _fits(g, p) and _fits(m, p) and _fits(v, p):
+            if _alike(p, g, m, v):
                 optimizers.adam(
                     p.ravel(), g.ravel(), m.ravel(), v.ravel(),
                     *numbers, step_size, correction, TINY[p.dtype],
@@ -378,14 +369,11 @@ class NumbaBackend(Backend):
 
 
 def _is(x: Any, dtype: np.dtype) -> bool:
-    """Whether the loops take ``x``: a non-empty C-contiguous array of ``dtype`` with dimensions."""
-    return (
-        type(x) is np.ndarray
-        and x.dtype == dtype
-        and x.flags.c_contiguous
-        and x.size > 0
-        and x.ndim > 0
-    )
+    """Whether the loops take ``x``: a non-empty C-contiguous NumPy array of ``dtype``.
+
+    Every call asks this, so it compares dtypes by identity; an equal one takes the default.
+    """
+    return type(x) is np.ndarray and x.dtype is dtype and x.flags.c_contiguous and x.size > 0
 
 
 def _is_float(x: Any) -> bool:
@@ -396,9 +384,23 @@ def _are(dtype: np.dtype, *arrays: Any) -> bool:
     return dtype in TINY and all(_is(x, dtype) for x in arrays)
 
 
-def _fits(y: Any, x: Array) -> bool:
-    """Whether ``y`` is like ``x``, or an ``out`` that was not given."""
-    return y is None or (_is(y, x.dtype) and y.shape == x.shape)
+def _alike(x: Any, *others: Any) -> bool:
+    """Whether the loops take ``x`` and arrays of its dtype and shape; None stands for no ``out``.
+
+    One function for all of them: on a small array the checks take as long as the loop.
+    """
+    if not _is_float(x):
+        return False
+    dtype, shape = x.dtype, x.shape
+    for y in others:
+        if y is not None and (
+            type(y) is not np.ndarray
+            or y.dtype is not dtype
+            or y.shape != shape
+            or not y.flags.c_contiguous
+        ):
+            return False
+    return True
 
 
 def _takes(out: Any, dtype: np.dtype) -> bool:

@@ -773,7 +773,7 @@ def retain_grad(value: Value) -> None:
     def keep(dY: Any) -> None:
         target = holder()
         if target is not None:
-            target.grad = dY if target.grad is None else target.grad + dY
+            target.grad = dY.clone() if target.grad is None else target.grad + dY
 
     register_hook(value, keep)
 
@@ -824,9 +824,9 @@ class Function:
 
         y = Cube.apply(x)
 
-    ``forward`` runs unrecorded; ``backward`` gets one gradient per result and returns one per
-    argument of ``forward`` (None for those that take none). Made of ops, it can be differentiated
-    again.
+    ``forward`` runs unrecorded; ``backward`` gets one gradient per result (zeros for one that was
+    not used) and returns one per argument of ``forward`` (None for those that take none). Made of
+    ops, it can be differentiated again.
     """
 
     @staticmethod
@@ -863,9 +863,10 @@ def _own(result: Any, args: Sequence[Any]) -> Any:
 class FunctionNode(Node):
     """A node made by ``Function.apply``."""
 
-    __slots__ = ("ctx", "function", "inputs", "saved")
+    __slots__ = ("ctx", "function", "inputs", "outputs", "saved")
 
     saved: list[tuple[Any, Any, int]] | None
+    outputs: list[tuple[Shape, Any, Backend]]  # of each result
 
     def __init__(
         self,
@@ -884,6 +885,7 @@ class FunctionNode(Node):
         self.seq = next(_sequence)
         self.edges = tuple(_edge(x) for x in args)
         self.inputs = tuple(x.array.shape if isinstance(x, Value) else None for x in args)
+        self.outputs = [(v.array.shape, v.array.dtype, v.backend) for v in values]
         no_grad_ids = {id(v) for v in ctx._no_grad}
         places = {id(v): i for i, v in enumerate(returned)}
         self.saved = [self._kept(x, places.get(id(x))) for x in ctx._saved]
@@ -903,6 +905,7 @@ class FunctionNode(Node):
     def gradients(self, dYs: list[Any], edges: Sequence[Edge | None]) -> Sequence[Any]:
         if self.saved is None:
             raise _freed(self)
+        dYs = [self._zeros(i) if dY is None else dY for i, dY in enumerate(dYs)]
         self.ctx._load = self._load
         try:
             found = self.function.backward(self.ctx, *dYs)
@@ -915,6 +918,12 @@ class FunctionNode(Node):
                 f"forward took {len(self.edges)} arguments; return one for each, None for no tensor"
             )
         return [self._checked(dX, i, dYs) for i, dX in enumerate(found)]
+
+    def _zeros(self, i: int) -> Any:
+        """The gradient of a result that nothing was computed from."""
+        shape, dtype, backend = self.outputs[i]
+        static = {"shape": shape, "value": 0, "dtype": dtype}
+        return wrap(self.kind, dispatch.call(backend, "full", (), static), backend)
 
     def _checked(self, dX: Any, i: int, dYs: list[Any]) -> Any:
         if dX is None or self.edges[i] is None:

@@ -28,10 +28,3 @@ def sigmoid_grad(dY: Array, y: Array, dX: Array) -> None:
     one = y.dtype.type(1)
     for i in range(y.size):
         dX[i] = dY[i] * ((one - y[i]) * y[i])
-
-
-@compiled
-def lerp(x: Array, end: Array, weight: float) -> None:
-    share = x.dtype.type(weight)
-    for i in range(x.size):
-        x[i] += share * (end[i] - x[i])

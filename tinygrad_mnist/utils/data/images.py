@@ -29,6 +29,8 @@ CENTRE = 14
 
 _LONGEST_SIDE = 512
 _WHITE = 255.0
+# What white may be in a picture that is not 8 bits deep: of floats, 8, 12 and 16 bits.
+_DEPTHS = (1.0, 255.0, 4095.0, 65535.0)
 # A difference from the background that is less than this, of 255, is not a digit.
 _FAINTEST = 16.0
 # Paper and JPEG artefacts: below this share of the ink's strength a pixel counts as background.
@@ -121,16 +123,17 @@ def _without_colour(image: "Image") -> "Image":
     from PIL import Image  # noqa: PLC0415
 
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_eight_bit(np.asarray(image, dtype=np.float32), image.mode))
+        return Image.fromarray(_eight_bit(np.asarray(image, dtype=np.float32)))
     if "A" in image.getbands() or "transparency" in image.info:
         return image.convert("RGBA").convert("LA")
     return image.convert("L")
 
 
-def _eight_bit(deep: npt.NDArray[np.float32], mode: str) -> npt.NDArray[np.float32]:
-    """Values of 16 bits or more, or floats, on the scale of 0 to 255."""
+def _eight_bit(deep: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Integers of any depth, or floats, on the scale of 0 to 255."""
     deep = np.nan_to_num(deep, posinf=0, neginf=0).clip(0)
-    full = max(deep.max(), 65535.0 if mode.startswith("I") else 1e-6)
+    largest = float(deep.max())
+    full = next((depth for depth in _DEPTHS if largest <= depth), largest)
     return deep * np.float32(_WHITE / full)
 
 

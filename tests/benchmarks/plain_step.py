@@ -1,0 +1,133 @@
+"""What a small training step costs beside PyTorch eager, on the NumPy backend.
+
+    python tests/benchmarks/plain_step.py
+
+784-15-10, sigmoid, quadratic cost, SGD, batch 10: forward, backward and update. The two run in
+turn in one process, 40 rounds of 30 steps each; medians, and the ratio of the medians. "kernels"
+is the same list of kernel calls without the engine around it. Without PyTorch its row is left out.
+"""
+
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import numpy as np
+
+import tinygrad_mnist as tg
+from tinygrad_mnist import dispatch, nn, optim
+
+ROUNDS, STEPS = 40, 30
+BATCH, RATE = 10, 0.1
+
+
+def our_step() -> Callable[[], Any]:
+    """One step on the current backend."""
+    model = nn.Sequential(nn.Linear(784, 15), nn.Sigmoid(), nn.Linear(15, 10), nn.Sigmoid())
+    optimizer = optim.SGD(model.parameters(), lr=RATE)
+    x, target = tg.rand(BATCH, 784), tg.rand(BATCH, 10)
+
+    def step() -> Any:
+        loss = (model(x) - target).square().sum() * (0.5 / BATCH)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+def torch_step(torch: Any) -> Callable[[], Any]:
+    """The same step in PyTorch, eager."""
+    model = torch.nn.Sequential(
+        torch.nn.Linear(784, 15), torch.nn.Sigmoid(), torch.nn.Linear(15, 10), torch.nn.Sigmoid()
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+    x, target = torch.rand(BATCH, 784), torch.rand(BATCH, 10)
+
+    def step() -> Any:
+        loss = (model(x) - target).square().sum() * (0.5 / BATCH)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+class Recorder(dispatch.Observer):
+    """Keeps the kernel calls of a step."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], Any]] = []
+
+    def after(self, call: dispatch.Call, result: Any) -> None:
+        static = {k: v.fn() if isinstance(v, dispatch.Host) else v for k, v in call.static.items()}
+        kernel = getattr(call.backend, call.kernel)
+        self.calls.append(lambda: kernel(*call.arrays, **static))
+
+
+def kernels_only(step: Callable[[], Any]) -> tuple[Callable[[], Any], int]:
+    """The kernel calls of a step, and how many they are."""
+    recorder = Recorder()
+    with dispatch.observe(recorder):
+        step()
+
+    def replay() -> None:
+        for call in recorder.calls:
+            call()
+
+    return replay, len(recorder.calls)
+
+
+def interleaved(steps: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Median microseconds of each, taken in turn."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(ROUNDS + 3):
+        for name, step in steps.items():
+            for _ in range(STEPS):
+                start = time.perf_counter()
+                step()
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(t[3 * STEPS :]) * 1e6 for name, t in times.items()}
+
+
+def processor() -> str:
+    """The CPU's name as the system has it."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return f"{len(names)} × {names[0]}" if names else platform.processor()
+
+
+def main() -> None:
+    """Print the table."""
+    tg.set_backend("numpy")
+    step = our_step()
+    kernels, count = kernels_only(step)
+    steps = {"tinygrad_mnist, plain": step, f"its {count} kernels alone": kernels}
+    versions = f"Python {platform.python_version()}, NumPy {np.__version__}"
+    try:
+        import torch
+    except ImportError:
+        print("PyTorch is not installed: its row is left out", file=sys.stderr)
+    else:
+        steps["torch eager"] = torch_step(torch)
+        versions += f", torch {torch.__version__} with {torch.get_num_threads()} threads"
+    medians = interleaved(steps)
+    print("784-15-10 sigmoid, quadratic, SGD, batch 10, NumPy backend: one whole step")
+    print(f"{processor()}, {date.today()}, {versions}")
+    print("python tests/benchmarks/plain_step.py")
+    print(f"{'':<24} {'µs':>8} {'ratio':>6}")
+    base = medians.get("torch eager")
+    for name, median in medians.items():
+        print(f"{name:<24} {median:>8.1f} {f'{median / base:.2f}' if base else '':>6}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,452 @@
+"""Each compiled kernel against the contract's default, on what it covers and what it does not."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba")
+
+from tinygrad_mnist.backends.numba_backend import NumbaBackend
+from tinygrad_mnist.backends.numpy_backend import NumpyBackend
+
+from tinygrad_mnist.kernels import Backend, kernel_names, spec
+
+NUMPY, NUMBA = NumpyBackend(), NumbaBackend()
+OVERRIDES = [name for name in kernel_names() if name in vars(NumbaBackend)]
+TOLERANCE = {"float32": {"rtol": 1e-5, "atol": 2e-6}, "float64": {"rtol": 1e-12, "atol": 1e-13}}
+NONE = (np.nan, np.inf, -np.inf)
+
+Case = tuple[tuple[Any, ...], dict[str, Any]]  # arrays and static arguments
+Draw = Callable[..., np.ndarray]
+CASES: dict[str, Callable[[Draw, np.dtype], Iterator[Case]]] = {}
+
+
+def case(*names: str) -> Callable[[Any], Any]:
+    def mark(cases: Any) -> Any:
+        CASES.update(dict.fromkeys(names, cases))
+        return cases
+
+    return mark
+
+
+@case("sigmoid", "relu")
+def unary(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for shape in ((33, 7), (1,), (0, 3), (), (2, 3, 4, 5), (700,)):
+        yield (np.asarray(10 * draw(*shape)),), {}
+    yield (np.array([np.nan, np.inf, -np.inf, 0, -0.0, 100, -100, 88.5, -88.5], dtype),), {}
+
+
+@case("sigmoid_grad", "relu_grad")
+def slopes(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for shape in ((33, 7), (1,), (0, 3), (), (700,)):
+        yield (draw(*shape), draw(*shape)), {}
+    special = np.array([np.nan, np.inf, -np.inf, 0, -0.0], dtype)
+    yield (draw(5), special), {}
+    yield (special, draw(5)), {}
+
+
+@case("conv2d")
+def conv2d(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for shapes, static in convolutions():
+        x, weight, bias = (draw(*shape) for shape in shapes)
+        yield (x, weight, bias), static
+        yield (x, weight), static
+
+
+@case("conv2d_dx")
+def conv2d_dx(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for (x, weight, bias), static in convolutions():
+        dY = NUMPY.conv2d(draw(*x), draw(*weight), draw(*bias), **static)
+        yield (dY, draw(*weight)), {**static, "shape": x}
+
+
+@case("conv2d_dw")
+def conv2d_dw(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for (x, weight, bias), static in convolutions():
+        dY = NUMPY.conv2d(draw(*x), draw(*weight), draw(*bias), **static)
+        yield (dY, draw(*x)), {**static, "shape": weight}
+
+
+def convolutions() -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    plain = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+    yield ((3, 2, 7, 6), (4, 2, 3, 2), (4,)), plain
+    yield ((50, 10, 12, 12), (20, 10, 5, 5), (20,)), plain  # several blocks
+    yield ((1, 1, 1, 1), (1, 1, 1, 1), (1,)), plain
+    yield ((0, 2, 5, 5), (3, 2, 3, 3), (3,)), plain
+    yield ((2, 2, 5, 6), (3, 2, 3, 3), (3,)), {**plain, "padding": (1, 2)}
+    yield ((2, 4, 6, 6), (6, 2, 3, 3), (6,)), {**plain, "groups": 2, "padding": (1, 1)}
+    yield ((2, 2, 9, 9), (3, 2, 3, 3), (3,)), {**plain, "stride": (2, 1)}
+    yield ((2, 2, 9, 9), (3, 2, 3, 3), (3,)), {**plain, "dilation": (1, 2)}
+
+
+@case("max_pool2d")
+def max_pool2d(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for shape, static in poolings():
+        yield (draw(*shape),), static
+        yield (np.round(draw(*shape)),), static  # ties
+        x = draw(*shape)
+        x.flat[::5], x.flat[1::7], x.flat[2::3] = NONE
+        yield (x,), static
+        yield (np.full_like(x, -np.inf),), static
+
+
+@case("max_pool2d_grad")
+def max_pool2d_grad(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for shape, static in poolings():
+        y, index = NUMPY.max_pool2d(draw(*shape), **static)
+        yield (y, index), {**static, "shape": shape}
+        y[..., :1] = np.inf
+        yield (y, index), {**static, "shape": shape}
+        yield (y, index - 2), {**static, "shape": shape}  # cells that no window has
+
+
+@case("max_pool2d_take")
+def max_pool2d_take(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for shape, static in poolings():
+        x = draw(*shape)
+        index = NUMPY.max_pool2d(x, **static)[1]
+        yield (x, index), static
+        yield (x, index - 2), static
+
+
+def poolings() -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:
+    plain = {"size": (2, 2), "stride": (2, 2), "padding": (0, 0)}
+    for shape in ((3, 2, 8, 24), (2, 3, 5, 7), (1, 1, 2, 2), (0, 2, 4, 4)):
+        yield shape, plain
+    yield (2, 2, 7, 7), {"size": (3, 3), "stride": (2, 2), "padding": (1, 1)}
+    yield (2, 2, 6, 6), {**plain, "padding": (1, 1)}
+
+
+@case("batch_norm")
+def batch_norm(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for shape in ((6, 3, 4, 5), (2, 1, 1), (64, 20, 4, 4), (9, 4)):
+        yield (3 + 5 * draw(*shape), draw(shape[1]), draw(shape[1])), {"eps": 1e-5}
+    x = draw(4, 3, 2, 2)
+    x[1, 0, 0, 0], x[2, 1, 1, 0] = np.nan, np.inf
+    yield (x, draw(3), draw(3)), {"eps": 1e-5}
+
+
+@case("batch_norm_grad")
+def batch_norm_grad(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for (x, weight, _), static in batch_norm(draw, dtype):
+        yield (draw(*x.shape), x, weight), static
+
+
+@case("cross_entropy")
+def cross_entropy(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for shape in ((5, 10), (200, 10), (1, 1), (64, 3), (0, 4)):
+        yield (20 * draw(*shape), np.arange(shape[0]) % shape[1]), {}
+    for value in NONE:
+        x = draw(6, 4)
+        x[1, 2] = x[3, 0] = value
+        x[5] = value
+        yield (x, np.arange(6) % 4), {}
+    yield (np.array([[100, 0, -100], [3e4, 1, 0]], dtype), np.array([2, 1])), {}
+
+
+@case("cross_entropy_grad")
+def cross_entropy_grad(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for (x, target), static in cross_entropy(draw, dtype):
+        yield (draw(len(x)), x, target), static
+    x, target = draw(7, 4), np.arange(7) % 4
+    yield (np.broadcast_to(np.array(1 / 7, dtype), 7), x, target), {}
+
+
+@case("dropout_mask", "uniform")
+def streams(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for shape in ((32, 7), (5,), (1,), (0, 3), (), (3, 3, 3)):
+        for key in (0, 2**64 - 1, 2**63 + 12345):
+            yield (), {"shape": shape, "key": key, "dtype": dtype}
+
+
+@case("take_scaled")
+def take_scaled(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    static = {"scale": 1 / 255, "shift": -0.5, "dtype": dtype}
+    for shape in ((20, 7), (20, 3, 4), (1, 1), (20,)):
+        x = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+        yield (x, np.array([0, shape[0] - 1, 0])), static
+        yield (x, np.zeros(0, np.int64)), static
+
+
+@case("sgd_")
+def sgd(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    plain = {"lr": 0.1, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False}
+    shapes = ((6, 5), (1,), (0,), (3, 2, 2))
+    for change in (
+        {},
+        {"weight_decay": 0.1},
+        {"momentum": 0.9},
+        {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+        {"momentum": 0.9, "dampening": 0.5, "lr": 1},
+    ):
+        for step in (1, 3):
+            held = len(shapes) if "momentum" in change else 0
+            lists = ([draw(*s) for s in shapes[:n]] for n in (len(shapes), len(shapes), held))
+            yield tuple(lists), {**plain, **change, "step": step}
+    infinite = np.array([np.inf, -np.inf, np.nan, 1], dtype)
+    yield ([infinite], [draw(4)], []), {**plain, "step": 1}
+
+
+@case("adam_")
+def adam(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    plain = {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
+    shapes = ((6, 5), (1,), (0,), (3, 2, 2), (200,))
+    for change in ({}, {"weight_decay": 0.1}):
+        p, g, m, v = ([draw(*s) for s in shapes] for _ in range(4))
+        yield (p, g, m, [x * x for x in v]), {**plain, **change, "step": 3}
+    infinite = np.array([np.inf, -np.inf, np.nan, 1], dtype)
+    yield ([infinite], [infinite[::-1].copy()], [draw(4)], [draw(4) ** 2]), {**plain, "step": 1}
+
+
+def cases_of(name: str, dtype: str) -> list[Case]:
+    generator = np.random.default_rng(1)
+
+    def draw(*shape: int) -> np.ndarray:
+        return np.asarray(generator.standard_normal(shape), dtype)
+
+    found = list(CASES[name](draw, np.dtype(dtype)))
+    if name == "dropout_mask":
+        found = [(a, {**static, "p": p}) for a, static in found for p in (0.1, 0.5, 0.999)]
+    return found
+
+
+def strided(x: Any) -> Any:
+    """The same numbers with gaps between them."""
+    if isinstance(x, list):
+        return [strided(one) for one in x]
+    if x.ndim == 0:
+        return x
+    wide = np.zeros((*x.shape, 2), x.dtype)
+    wide[..., 0] = x
+    return wide[..., 0]
+
+
+def copied(arrays: Any) -> Any:
+    return [copied(a) if isinstance(a, list) else a.copy() for a in arrays]
+
+
+def run(backend: Backend, name: str, arrays: Any, static: Any, out: Any = None) -> Any:
+    keywords = static if out is None else {**static, "out": out}
+    with np.errstate(all="ignore"):
+        return getattr(backend, name)(*arrays, **keywords)
+
+
+def as_tuple(result: Any) -> tuple[Any, ...]:
+    return result if isinstance(result, tuple) else (result,)
+
+
+def filled(results: tuple[Any, ...], gaps: bool = False) -> Any:
+    """An ``out`` for these results that holds NaN, or a large integer."""
+    outs = tuple(np.full(np.shape(r), np.nan if r.dtype.kind == "f" else 99, r.dtype)
+                 for r in results)  # fmt: skip
+    outs = tuple(map(strided, outs)) if gaps else outs
+    return outs if len(outs) > 1 else outs[0]
+
+
+def assert_close(found: Any, expected: Any, dtype: str) -> None:
+    for a, b in zip(as_tuple(found), as_tuple(expected), strict=True):
+        assert np.shape(a) == np.shape(b)
+        assert a.dtype == b.dtype
+        scale = max(1.0, float(np.max(np.abs(b), initial=0, where=np.isfinite(b))))
+        tolerance = {**TOLERANCE[dtype], "atol": TOLERANCE[dtype]["atol"] * scale}
+        np.testing.assert_allclose(a, b, **tolerance)
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    for a, b in zip(as_tuple(found), as_tuple(expected), strict=True):
+        np.testing.assert_array_equal(a, b, strict=True)
+
+
+PLAIN = [name for name in OVERRIDES if spec(name).kind != "inplace"]
+IN_PLACE = [name for name in OVERRIDES if spec(name).kind == "inplace"]
+DTYPES = ("float32", "float64")
+
+
+def test_every_override_has_cases_and_the_contracts_signature() -> None:
+    assert set(OVERRIDES) == set(CASES)
+    for name in OVERRIDES:
+        ours, contract = getattr(NumbaBackend, name), getattr(Backend, name)
+        assert inspect.signature(ours) == inspect.signature(contract), name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", PLAIN)
+def test_agrees_with_the_default(name: str, dtype: str) -> None:
+    for arrays, static in cases_of(name, dtype):
+        expected = run(NUMPY, name, copied(arrays), static)
+        before = copied(arrays)
+        found = run(NUMBA, name, arrays, static)
+        assert_close(found, expected, dtype)
+        assert_same(tuple(arrays), tuple(before))
+        assert_close(run(NUMBA, name, [strided(a) for a in arrays], static), expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", PLAIN)
+def test_fills_out_with_the_same_bits(name: str, dtype: str) -> None:
+    for arrays, static in cases_of(name, dtype):
+        expected = as_tuple(run(NUMBA, name, arrays, static))
+        out = filled(expected)
+        found = run(NUMBA, name, arrays, static, out)
+        assert all(a is b for a, b in zip(as_tuple(found), as_tuple(out), strict=True))
+        assert_same(found, tuple(np.asarray(a) for a in expected))
+        assert_close(run(NUMBA, name, arrays, static, filled(expected, gaps=True)), expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [n for n in PLAIN if spec(n).kind == "elementwise"])
+def test_an_elementwise_out_may_be_an_input(name: str, dtype: str) -> None:
+    for arrays, static in cases_of(name, dtype):
+        expected = np.asarray(run(NUMBA, name, arrays, static))
+        for i in range(len(arrays)):
+            given = copied(arrays)
+            assert_same(run(NUMBA, name, given, static, given[i]), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gaps", (False, True), ids=("contiguous", "strided"))
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_in_place_agrees_with_the_default(name: str, gaps: bool, dtype: str) -> None:
+    for arrays, static in cases_of(name, dtype):
+        expected, given = copied(arrays), copied(arrays)
+        given = [strided(a) for a in given] if gaps else given
+        run(NUMPY, name, expected, static)
+        run(NUMBA, name, given, static)
+        for argument, ours, theirs, old in zip(
+            spec(name).inputs, given, expected, arrays, strict=True
+        ):
+            assert_close(tuple(ours), tuple(theirs), dtype)
+            if argument not in spec(name).writes:
+                assert_same(tuple(ours), tuple(old))
+
+
+def test_pointwise_operands_that_broadcast_or_are_numbers_take_the_default() -> None:
+    x, row = np.ones((3, 4), np.float32), np.full(4, 2, np.float32)
+    assert_same(NUMBA.sigmoid_grad(x, row), NUMPY.sigmoid_grad(x, row))
+    assert_same(NUMBA.relu(np.arange(-3, 3)), NUMPY.relu(np.arange(-3, 3)))
+    assert NUMBA.relu(-2.0) == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ("dropout_mask", "uniform"))
+def test_streams_have_the_defaults_bits(name: str, dtype: str) -> None:
+    for arrays, static in cases_of(name, dtype):
+        expected = np.asarray(run(NUMPY, name, arrays, static))
+        assert_same(np.asarray(run(NUMBA, name, arrays, static)), expected)
+
+
+@pytest.mark.parametrize("bad", (-1, 10, 2**40))
+def test_an_index_outside_is_an_error_and_never_read(bad: int) -> None:
+    x, dY = np.zeros((3, 10), np.float32), np.ones(3, np.float32)
+    target = np.array([0, bad, 1])
+    images, static = np.zeros((10, 4), np.uint8), {"scale": 1.0, "shift": 0.0}
+    with pytest.raises(IndexError, match=f"cross_entropy: found index {bad}, expected 0 to 9"):
+        NUMBA.cross_entropy(x, target)
+    with pytest.raises(IndexError, match=f"cross_entropy_grad: found index {bad}"):
+        NUMBA.cross_entropy_grad(dY, x, target)
+    with pytest.raises(IndexError, match=f"take_scaled: found index {bad}"):
+        NUMBA.take_scaled(images, target, dtype=np.dtype(np.float32), **static)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_moments_that_became_denormal_are_zero(dtype: str) -> None:
+    tiny = np.finfo(dtype).tiny
+    p, g, m, v = (np.full(4, x, dtype) for x in (1, 0, tiny, 1))
+    NUMBA.adam_([p], [g], [m], [v], lr=0.1, beta1=0.5, beta2=0.9, eps=1e-8, weight_decay=0, step=9)
+    assert not m.any()
+    buffer = np.full(4, tiny, dtype)
+    NUMBA.sgd_([p], [g], [buffer], lr=0.1, momentum=0.5, dampening=0, weight_decay=0,
+               nesterov=False, step=9)  # fmt: skip
+    assert not buffer.any()
+
+
+def test_sigmoid_and_softmax_are_accurate_in_the_tails() -> None:
+    x = np.linspace(-87, 87, 100_001).astype(np.float32)
+    exact = 1 / (1 + np.exp(-x.astype(np.float64)))
+    np.testing.assert_allclose(NUMBA.sigmoid(x), exact, rtol=4e-7)
+
+
+# ---- Numba's switches, each in a process of its own
+
+PROGRAM = """
+import numpy as np
+from tinygrad_mnist.backends.numba_backend import NumbaBackend
+from tinygrad_mnist.backends.numpy_backend import NumpyBackend
+
+x = np.random.default_rng(0).standard_normal((4, 10)).astype(np.float32)
+target, p = np.array([1, 2, 3, 9]), [x.copy() for _ in range(4)]
+static = dict(shape=(3, 3), key=2**64 - 5, dtype=np.dtype(np.float32))
+pool = dict(size=(2, 2), stride=(2, 2), padding=(0, 0))
+adam = dict(lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0, step=2)
+
+def results(backend):
+    yield backend.sigmoid(x)
+    yield backend.cross_entropy(x, target)
+    yield backend.cross_entropy_grad(x[:, 0].copy(), x, target)
+    yield backend.dropout_mask(p=0.5, **static)
+    yield backend.uniform(**static)
+    yield from backend.max_pool2d(x.reshape(1, 1, 4, 10), **pool)
+    yield from backend.batch_norm(x.reshape(2, 2, 10), x[0, :2], x[1, :2], eps=1e-5)
+    lists = [[x.copy()] for _ in range(3)] + [[x * x]]
+    backend.adam_(*lists, **adam)
+    yield lists[0][0]
+
+for ours, theirs in zip(results(NumbaBackend()), results(NumpyBackend()), strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+print("agreed")
+"""
+
+
+def program(*lines: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).resolve().parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root), **variables}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join((*lines, PROGRAM))],
+        env=environment, cwd=root, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+
+
+def test_runs_without_compiling() -> None:
+    done = program(NUMBA_DISABLE_JIT="1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "agreed\n"
+    assert done.stderr == ""
+
+
+def test_runs_where_nothing_can_be_cached(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    done = program(
+        NUMBA_CACHE_DIR=str(file), NUMBA_CACHE_LOCATOR_CLASSES="_UserProvidedCacheLocator"
+    )
+    assert done.stdout == "agreed\n", done.stderr
+    assert done.stderr.count("cannot be kept for the next start") <= 1  # old Numbas find a folder
+
+
+def test_runs_where_the_cache_cannot_be_written(tmp_path: Path) -> None:
+    """A disk that is full, or a folder taken away after the import."""
+    refuse = (
+        "from numba.core import caching",
+        "def refuse(self, path): raise OSError(28, 'No space left on device')",
+        "caching.IndexDataCacheFile._open_for_write = refuse",
+    )
+    done = program(*refuse, NUMBA_CACHE_DIR=str(tmp_path))
+    assert done.stdout == "agreed\n", done.stderr
+    assert done.stderr.count("cannot be kept for the next start: [Errno 28]") == 1
+
+
+def test_a_kernel_is_compiled_once_and_then_found(tmp_path: Path) -> None:
+    first = program(NUMBA_CACHE_DIR=str(tmp_path))
+    again = program(NUMBA_CACHE_DIR=str(tmp_path))
+    assert first.stderr.count("compiling Numba kernels") == 1
+    assert again.stdout == "agreed\n"
+    assert again.stderr == ""
