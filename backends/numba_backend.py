@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from tinygrad_mnist.backends.numba_kernels import (
@@ -34,7 +34,7 @@ class NumbaBackend(Backend):
     """The default kernels, and compiled ones in their place where that pays."""
 
     name = "numba"
-    xp = np
+    xp: ClassVar[Any] = np
     array_type = np.ndarray
 
     def check_index(self, index: Array, size: int, kernel: str) -> None:
@@ -421,7 +421,7 @@ def _is_2x2(size: Pair, stride: Pair, padding: Pair) -> bool:
 
 
 def _blocks(
-    shape: Shape, kernel: Pair, spots: Pair, dtype: np.dtype
+    shape: Shape, kernel: Shape, spots: Shape, dtype: np.dtype
 ) -> Iterator[tuple[slice, Array]]:
     """Blocks of images of ``shape`` (N, C, H, W), each with room for its columns.
 

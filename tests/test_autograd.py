@@ -16,7 +16,8 @@ from strict_backend import StrictBackend
 
 import tinygrad_mnist as tg
 from tinygrad_mnist import ops
-from tinygrad_mnist.autograd import Function, Node, OpNode, grad
+from tinygrad_mnist.autograd import Function, Node, grad
+from tinygrad_mnist.autograd.record import OpNode
 from tinygrad_mnist.dispatch import Call, Observer, observe
 from tinygrad_mnist.kernels import Backend
 from tinygrad_mnist.tensor import Tensor
@@ -280,6 +281,25 @@ def test_freed_graph() -> None:
         y.backward()
 
 
+def test_grad_through_a_freed_graph() -> None:
+    x = leaf(2)
+    h = x.exp()
+    y = (h * h).sum()
+    y.backward()
+    for target in (x, h):
+        with pytest.raises(RuntimeError, match="retain_graph=True"):
+            grad(y, target)
+
+
+def test_what_was_not_freed_can_be_passed_again() -> None:
+    """A sum keeps nothing, so that it runs twice, as in PyTorch."""
+    x = leaf(2, 3)
+    y = (x + 1).sum()
+    y.backward()
+    y.backward()
+    assert values(x.grad) == [2, 2]
+
+
 def test_retain_graph() -> None:
     x = leaf(2)
     y = (x * x).sum()
@@ -296,8 +316,8 @@ def test_saved_values_go_as_backward_passes() -> None:
     node = h.grad_fn
     assert isinstance(node, OpNode)
     (h * h).sum().backward()
-    assert node.saved is None
-    assert not node.out
+    assert node.inputs is None
+    assert node.kept is None
 
 
 def test_changed_in_place() -> None:
@@ -517,6 +537,18 @@ def test_hooks_run_in_order() -> None:
     x.register_hook(lambda dX: dX + 1)
     x.sum().backward()
     assert values(x.grad) == [3]
+
+
+def test_hooks_of_what_nobody_asked_for_do_not_run() -> None:
+    """Even where one rule gives all gradients at once, as batch norm's."""
+    x, weight, bias = tg.tensor(np.eye(3, 2), requires_grad=True), leaf(1, 1), leaf(0, 0)
+    seen: list[Any] = []
+    weight.register_hook(seen.append)
+    y = ops.batch_norm(x, weight, bias, 1e-5)[0].square().sum()
+    grad(y, x, retain_graph=True)
+    assert seen == []
+    grad(y, weight)
+    assert len(seen) == 1
 
 
 def test_hook_needs_a_gradient() -> None:
@@ -814,6 +846,45 @@ def test_function_that_returns_its_input() -> None:
     assert x.is_leaf
     y.sum().backward()
     assert values(x.grad) == [5]
+
+
+def test_function_that_returns_what_it_found_elsewhere() -> None:
+    """A parameter or a cached constant stays the leaf it is."""
+    found = leaf(5)
+
+    class Found(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return found
+
+        @staticmethod
+        def backward(ctx: Any, dY: Tensor) -> Tensor:
+            return dY
+
+    x = leaf(1)
+    y = Found.apply(x)
+    assert found.is_leaf
+    assert not y.is_leaf
+    y.sum().backward()
+    assert values(x.grad) == [1]
+    assert found.grad is None
+
+
+def test_function_with_one_result_twice() -> None:
+    class Pair(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Any:
+            y = x * 2
+            return y, y
+
+        @staticmethod
+        def backward(ctx: Any, dA: Tensor, dB: Tensor) -> Tensor:
+            return dA * 2 + dB * 2
+
+    x = leaf(1)
+    a, b = Pair.apply(x)
+    (a * 3 + b).sum().backward()
+    assert values(x.grad) == [8]
 
 
 def test_function_with_an_integer_result() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import DIRECT, ROWS, array_on, cases_of, several, tensors
+from cases import DIRECT, ROWS, array_on, cases_of, several, splitmix64, tensors
 
 from tinygrad_mnist.autograd import grad
 from tinygrad_mnist.backend import resolve
@@ -287,6 +287,15 @@ def test_random_bits_are_the_same_everywhere(kernel: str, usable: list[Backend])
         for c, d in zip(calls_of(first, kernel), calls_of(other, kernel), strict=True):
             x, y = host(first, run(c)), host(other, run(d))
             assert x.tobytes() == y.tobytes(), f"{described(c)}: {first.name} and {other.name}"
+
+
+def test_uniform_is_splitmix64(backend: Backend) -> None:
+    """Low half first, the upper 24 bits of each 32."""
+    key = 2**64 - 3
+    static = {"shape": (7,), "key": key, "dtype": np.dtype(np.float64)}
+    x = host(backend, call(backend, "uniform", (), static))
+    numbers = [half for i in range(4) for half in reversed(divmod(splitmix64(key, i), 2**32))]
+    assert x.tolist() == [(n >> 8) / 2**24 for n in numbers[:7]]
 
 
 def test_uniform_is_uniform(backend: Backend) -> None:

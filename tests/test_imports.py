@@ -35,8 +35,8 @@ LAYERS: list[set[str]] = [
     {"testing", "jit"},
     {"nn", "optim", "utils"},
     {"models"},
+    {"__init__"},  # what the package itself offers: from tinygrad_mnist import __version__
     {"training", "report"},
-    {"__init__"},
     {"cli"},
     {"__main__"},
 ]

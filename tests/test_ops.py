@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,15 @@ from cases import (
 from strict_backend import StrictArray, StrictBackend, Sync, transfers
 
 import tinygrad_mnist as tg
-from tinygrad_mnist import ops
+from tinygrad_mnist import nn, ops, optim
 from tinygrad_mnist.autograd import DEFINED, grad, wrap
+from tinygrad_mnist.backend import resolve, use_backend
 from tinygrad_mnist.dispatch import Call, Observer, call, observe
 from tinygrad_mnist.kernels import Backend, kernel_names
 from tinygrad_mnist.tensor import Tensor
 from tinygrad_mnist.testing import gradcheck, gradgradcheck
 
+NUMPY = resolve("numpy")
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 
 rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -107,6 +110,18 @@ def test_draws_enough(row: Row) -> None:
     assert row.second is None or len(row.second) > 10, "give the reason"
     arrays = [x for c in cases for x in c.inputs if isinstance(x, np.ndarray)]
     assert any(not x.flags.c_contiguous for x in arrays) or row.name == "view"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [r for r in ROWS if r.differentiable == () and ":" not in r.name],
+    ids=lambda row: row.name,
+)
+def test_a_row_without_gradient_is_an_op_without(row: Row) -> None:
+    """No row hides a gradient: the op records nothing even for inputs that require grad."""
+    for found in cases_of(row):
+        results = row.op(*tensors(replace(row, differentiable=None), found, NUMPY), **found.static)
+        assert not any(y.requires_grad for y in several(results)), described(row, found)
 
 
 # ---- forward
@@ -305,6 +320,15 @@ def test_number_base_is_exact_in_float64(backend: Backend) -> None:
     np.testing.assert_allclose(on_host(y.grad), np.log(3) * np.array([3.0, 9.0]), rtol=1e-14)
 
 
+def test_power_of_integers(backend: Backend) -> None:
+    """An integer exponent keeps integers, a float one makes floats, whatever its value."""
+    x = tg.tensor([1, 4], backend=backend)
+    for power in (2, 3):
+        assert ((x**power).dtype, (x**power).tolist()) == (np.int64, [1, 4**power])
+    for exponent, expected in ((2.0, 16), (0.5, 2), (1.5, 8), (-1.0, 0.25)):
+        assert ((x**exponent).dtype, (x**exponent).tolist()) == (F32, [1, expected])
+
+
 def test_nan_gradients_pass(backend: Backend) -> None:
     """A NaN that comes back goes through every activation."""
     for op in (tg.relu, tg.sigmoid, tg.tanh, tg.exp):
@@ -391,4 +415,41 @@ def test_training_step_without_transfers(strict: StrictBackend) -> None:
             loss = step()
         assert crossed == []
         losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+OPTIMIZERS: list[Callable[[Any], optim.Optimizer]] = [
+    lambda parameters: optim.SGD(parameters, lr=0.05),
+    lambda parameters: optim.SGD(parameters, lr=0.05, momentum=0.9, nesterov=True),
+    lambda parameters: optim.Adam(parameters, lr=0.01, weight_decay=1e-4),
+]
+
+
+@pytest.mark.parametrize("optimizer_of", OPTIMIZERS, ids=["sgd", "momentum", "adam"])
+def test_training_of_modules_without_transfers(
+    optimizer_of: Callable[[Any], optim.Optimizer], strict: StrictBackend
+) -> None:
+    with use_backend(strict):
+        tg.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 4, 3),
+            nn.MaxPool2d(2),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(0.1),
+            nn.Linear(36, 10),
+        )
+        optimizer = optimizer_of(model.parameters())
+        x = tg.rand(8, 1, 8, 8)
+        target = tg.tensor([1, 2, 3, 4, 5, 6, 7, 8])
+        losses = []
+        for _ in range(10):
+            with transfers(strict) as crossed:
+                optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(model(x), target)
+                loss.backward()
+                optimizer.step()
+            assert crossed == []
+            losses.append(loss.item())
     assert losses[-1] < losses[0]

@@ -402,6 +402,7 @@ class Backend:
         self, dY: Array, x: Array, target: Array, *, out: Array = None
     ) -> Array:
         """dY (N,) · (softmax(x) − one-hot(target)), (N, C)."""
+        self.check_index(target, x.shape[1], "cross_entropy_grad")
         out = self.xp.subtract(x, self.xp.max(x, axis=1, keepdims=True), out=out)
         self.xp.exp(out, out=out)
         out *= (dY / self.xp.sum(out, axis=1))[:, None]
@@ -465,6 +466,7 @@ class Backend:
             if momentum:
                 buffers[i] *= momentum
                 buffers[i] += g if step == 1 else (1 - dampening) * g
+                self._flush(buffers[i])
                 g = g + momentum * buffers[i] if nesterov else buffers[i]
             p -= lr * g
 

@@ -13,6 +13,8 @@ from numba.core import event
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_numba: Any = numba  # typed or not, as the version has it
+
 _UNREADABLE = (OSError, EOFError, pickle.UnpicklingError)
 _said: set[str] = set()
 
@@ -31,16 +33,16 @@ def compiled_sums(function: F) -> F:
 
 
 def _compiled(function: F, fastmath: set[str]) -> F:
-    if numba.config.DISABLE_JIT:
+    if _numba.config.DISABLE_JIT:
         # Python's scalars warn where compiled ones wrap around or become infinite.
-        return cast(F, np.errstate(all="ignore")(function))
+        return np.errstate(all="ignore")(function)
     # With Numba's own error model a division checks for zero, which stops vectorisation.
     options = {"error_model": "numpy", "fastmath": fastmath, "nogil": True}
     try:
-        kernel = numba.njit(cache=True, **options)(function)
+        kernel = _numba.njit(cache=True, **options)(function)
     except (RuntimeError, OSError) as error:  # no folder to write to: a read-only install
         _say_uncached(error)
-        kernel = numba.njit(**options)(function)
+        kernel = _numba.njit(**options)(function)
     _announce.kernels.add(id(kernel))
     return cast(F, _guarded(kernel))
 
@@ -61,7 +63,7 @@ def _guarded(kernel: Any) -> Any:
     return kernel
 
 
-class _Announce(event.Listener):  # type: ignore[misc]
+class _Announce(event.Listener):
     """Says why the first call takes its time; a kernel found in the cache is no event."""
 
     def __init__(self) -> None:
@@ -87,4 +89,4 @@ def _say(message: str, detail: str = "") -> None:
 
 
 _announce = _Announce()
-event.register("numba:compile", _announce)
+_numba.core.event.register("numba:compile", _announce)

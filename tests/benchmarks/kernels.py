@@ -13,7 +13,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,7 @@ def optimizers() -> Iterator[Row]:
         yield "adam_", name, (p, g, m, v), adam
 
 
-def compare(calls: list[Callable[[], Any]]) -> list[float]:
+def compare(calls: Sequence[Callable[[], Any]]) -> list[float]:
     """The median time of each call in µs; all take turns in every round."""
     counts = []
     for call in calls:

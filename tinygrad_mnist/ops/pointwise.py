@@ -58,7 +58,7 @@ minimum = binary(
 def pow(x: Any, y: Any) -> Any:
     """x to the power y; squares and square roots by number are computed as such."""
     if isinstance(x, Value) and isinstance(y, int | float):
-        if y == 2:
+        if y == 2 and (x.array.dtype.kind == "f" or isinstance(y, int)):
             return square(x)
         if y == 0.5:
             return sqrt(x)

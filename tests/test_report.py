@@ -1,0 +1,175 @@
+"""``plot_history``: the picture is there, whole, whatever the training came to."""
+
+import copy
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinygrad_mnist.report import plot_history
+
+PER_EPOCH = 50
+TRAIN_BLUE, TEST_VERMILION = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
+
+
+def history(epochs: int) -> dict[str, Any]:
+    steps = np.arange(1, epochs * PER_EPOCH + 1)
+    return {
+        "model": "cnn",
+        "dataset": "mnist",
+        "backend": "numpy",
+        "seed": 0,
+        "steps_per_epoch": PER_EPOCH,
+        "epochs": [
+            {
+                "epoch": epoch,
+                "train_loss": 0.3 / epoch,
+                "train_accuracy": 1 - 0.05 / epoch,
+                "test_loss": 0.1 / epoch,
+                "test_accuracy": 1 - 0.02 / epoch,
+                "seconds": 12.3,
+            }
+            for epoch in range(1, epochs + 1)
+        ],
+        "steps": {"step": steps.tolist(), "loss": (2.3 / steps).tolist()},
+    }
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.size == (990, 418)
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def has(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:
+    return bool((np.abs(picture - colour).max(axis=2) < 8).sum() > 20)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5, 40])
+def test_both_panels_show_train_and_test(tmp_path: Path, epochs: int) -> None:
+    plot_history(history(epochs), tmp_path / "curves.png")
+    below_the_legend = pixels(tmp_path / "curves.png")[80:]
+    for panel in (below_the_legend[:, :495], below_the_legend[:, 495:]):
+        assert has(panel, TRAIN_BLUE)
+        assert has(panel, TEST_VERMILION)
+    assert os.listdir(tmp_path) == ["curves.png"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None])
+@pytest.mark.parametrize("epochs", [1, 5])
+def test_losses_that_are_not_finite(tmp_path: Path, value: float | None, epochs: int) -> None:
+    last = history(epochs)
+    last["epochs"][-1] |= {"train_loss": value, "test_loss": value}
+    last["steps"]["loss"][-30:] = [value] * 30
+    plot_history(last, tmp_path / "last.png")
+    assert has(pixels(tmp_path / "last.png"), TEST_VERMILION)
+
+    every = copy.deepcopy(last)
+    for epoch in every["epochs"]:
+        epoch |= {"train_loss": value, "test_loss": value}
+    every["steps"]["loss"] = [value] * (epochs * PER_EPOCH)
+    plot_history(every, tmp_path / "every.png")
+    assert has(pixels(tmp_path / "every.png"), TEST_VERMILION)
+
+
+@pytest.mark.parametrize("loss", [0.0, 2.3])
+def test_losses_all_alike(tmp_path: Path, loss: float) -> None:
+    given = history(1)
+    given["epochs"][0] |= {"train_loss": loss, "test_loss": loss}
+    given["epochs"][0] |= {"train_accuracy": 0.1, "test_accuracy": 0.1}
+    given["steps"]["loss"] = [loss] * PER_EPOCH
+    plot_history(given, tmp_path / "curves.png")
+    pixels(tmp_path / "curves.png")
+
+
+def test_without_steps(tmp_path: Path) -> None:
+    given = history(2)
+    del given["steps"], given["steps_per_epoch"]
+    plot_history(given, tmp_path / "curves.png")
+    assert has(pixels(tmp_path / "curves.png"), TRAIN_BLUE)
+
+
+def test_without_a_whole_epoch(tmp_path: Path) -> None:
+    plot_history(history(1) | {"epochs": []}, str(tmp_path / "curves.png"))
+    pixels(tmp_path / "curves.png")
+
+
+def test_history_is_left_as_it_was(tmp_path: Path) -> None:
+    given = history(2)
+    plot_history(given, tmp_path / "curves.png")
+    assert given == history(2)
+
+
+def test_same_history_same_bytes(tmp_path: Path) -> None:
+    for name in ("first.png", "second.png"):
+        plot_history(history(3), tmp_path / name)
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+
+
+def test_replaces_an_earlier_picture(tmp_path: Path) -> None:
+    path = tmp_path / "curves.png"
+    path.write_text("an earlier one")
+    plot_history(history(1), path)
+    pixels(path)
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        plot_history(history(1), tmp_path / "missing" / "curves.png")
+
+
+def test_a_folder_in_its_place_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "curves.png").mkdir()
+    with pytest.raises(OSError, match=r"curves\.png"):
+        plot_history(history(1), tmp_path / "curves.png")
+    assert os.listdir(tmp_path) == ["curves.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write all")
+def test_unwritable_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(PermissionError):
+            plot_history(history(1), tmp_path / "curves.png")
+        assert os.listdir(tmp_path) == []
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_full_disk_leaves_the_earlier_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "curves.png"
+    path.write_text("an earlier one")
+
+    def write_some(self: Path, content: bytes) -> int:
+        self.write_text("the first half")
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", write_some)
+    with pytest.raises(OSError, match="No space left"):
+        plot_history(history(1), path)
+    assert os.listdir(tmp_path) == ["curves.png"]
+    assert path.read_text() == "an earlier one"
+
+
+def test_without_pyplot_and_late(tmp_path: Path) -> None:
+    """Importing the module loads no matplotlib; drawing loads no pyplot."""
+    program = (
+        "import sys; from tinygrad_mnist import report;"
+        "assert not any(name.startswith('matplotlib') for name in sys.modules);"
+        f"report.plot_history({history(1)!r}, sys.argv[1]);"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    path = tmp_path / "curves.png"
+    subprocess.run(
+        [sys.executable, "-c", program, str(path)], check=True, cwd=Path(__file__).parent.parent
+    )
+    pixels(path)

@@ -1,0 +1,45 @@
+"""Reverse-mode differentiation: values, ops, the backward pass, custom functions."""
+
+from tinygrad_mnist.autograd.backward import (
+    RemovableHandle,
+    backward,
+    grad,
+    register_hook,
+    retain_grad,
+    vjp,
+)
+from tinygrad_mnist.autograd.function import Context, Function
+from tinygrad_mnist.autograd.graph import (
+    Hook,
+    Node,
+    Value,
+    enable_grad,
+    is_grad_enabled,
+    no_grad,
+    set_grad_enabled,
+    wrap,
+)
+from tinygrad_mnist.autograd.record import DEFINED, Op, define, record
+
+__all__ = [
+    "DEFINED",
+    "Context",
+    "Function",
+    "Hook",
+    "Node",
+    "Op",
+    "RemovableHandle",
+    "Value",
+    "backward",
+    "define",
+    "enable_grad",
+    "grad",
+    "is_grad_enabled",
+    "no_grad",
+    "record",
+    "register_hook",
+    "retain_grad",
+    "set_grad_enabled",
+    "vjp",
+    "wrap",
+]

@@ -1,0 +1,332 @@
+"""The backward pass: gradients from a value to the leaves it was computed from."""
+
+from __future__ import annotations
+
+import heapq
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from tinygrad_mnist import dispatch
+from tinygrad_mnist.autograd.graph import (
+    Edge,
+    Hook,
+    Node,
+    Value,
+    edge_to,
+    enable_grad,
+    is_grad_enabled,
+    sequence,
+    set_grad_enabled,
+    wrap,
+)
+
+
+class _Pass:
+    """One backward pass: gradients on their way, newest node first.
+
+    A node's number is above that of every node it was computed from, so popping the highest
+    number first meets each node after all gradients into it have arrived.
+    """
+
+    def __init__(self) -> None:
+        self.heap: list[tuple[int, Node]] = []
+        self.arrived: dict[Node, list[Any]] = {}
+        self.leaves: dict[int, tuple[Value, Any]] = {}
+
+    def deliver(self, edge: Edge, dX: Any) -> None:
+        target, output = edge
+        if isinstance(target, Value):
+            known = self.leaves.get(id(target))
+            self.leaves[id(target)] = (target, dX if known is None else known[1] + dX)
+            return
+        slots = self.arrived.get(target)
+        if slots is None:
+            slots = self.arrived[target] = [None] * target.results
+            heapq.heappush(self.heap, (-target.seq, target))
+        slots[output] = dX if slots[output] is None else slots[output] + dX
+
+    def run(self, retain_graph: bool, asked: _Asked | None = None) -> None:
+        """Pass every gradient on, or only those that ``asked`` wants."""
+        while self.heap:
+            node = heapq.heappop(self.heap)[1]
+            dYs = self.arrived.pop(node)
+            if node.hooks:
+                dYs = _hooked(node, dYs)
+            if asked is None:
+                found = node.gradients(dYs, None)
+            else:
+                asked.collect(node, dYs)
+                if node not in asked.nodes:
+                    continue
+                found = node.gradients(dYs, asked.wants)
+            if not retain_graph:
+                node.free()
+            for edge, dX in found:
+                self.deliver(edge, dX)
+
+
+class _Asked:
+    """What ``grad`` was asked for: the target edges and the nodes on the way to them."""
+
+    def __init__(self, roots: Iterable[Edge], targets: Sequence[Edge]) -> None:
+        self.found: dict[Edge, Any] = dict.fromkeys(targets)
+        self.nodes = _on_the_way(roots, self.found)
+
+    def wants(self, edge: Edge) -> bool:
+        return edge[0] in self.nodes or edge in self.found
+
+    def collect(self, node: Node, dYs: list[Any]) -> None:
+        for output, dY in enumerate(dYs):
+            if (node, output) in self.found:
+                self.found[node, output] = dY
+
+
+def _hooked(node: Node, dYs: list[Any]) -> list[Any]:
+    for output, hook in (node.hooks or {}).values():
+        if dYs[output] is not None:
+            replaced = hook(dYs[output])
+            dYs[output] = dYs[output] if replaced is None else replaced
+    return dYs
+
+
+def backward(
+    root: Value, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False
+) -> None:
+    """Add the gradient of ``root`` by each leaf it depends on to the leaf's ``grad``.
+
+    ``gradient`` (shape of ``root``) multiplies it; only a ``root`` of one element may omit it.
+    ``create_graph`` records the pass, so that it can be differentiated again. What the graph kept
+    is freed unless ``retain_graph`` (by default what ``create_graph`` is).
+    Raises RuntimeError for a root outside the graph, a freed graph, or a value changed in place.
+    """
+    run = _Pass()
+    with set_grad_enabled(create_graph):
+        seed = _seed(root, gradient)
+        run.deliver(_start(root), seed)
+        run.run(create_graph if retain_graph is None else retain_graph)
+        taken = {id(seed.version)}
+        for leaf, dX in run.leaves.values():
+            _accumulate(leaf, dX, taken)
+
+
+def grad(
+    outputs: Any,
+    inputs: Any,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> tuple[Any, ...]:
+    """The gradients of the sum of ``outputs`` by each of ``inputs``; no ``grad`` is written.
+
+    ``outputs``, ``inputs`` and ``grad_outputs`` are a value or a sequence of them. Only nodes on
+    the way to ``inputs`` are visited. An input that ``outputs`` do not depend on is an error
+    (RuntimeError), or None in the result with ``allow_unused``.
+    """
+    roots, targets = _several(outputs), _several(inputs)
+    seeds = _several(grad_outputs) if grad_outputs is not None else [None] * len(roots)
+    if len(seeds) != len(roots):
+        raise ValueError(f"grad: {len(seeds)} grad_outputs for {len(roots)} outputs")
+    edges = [_target(x, i) for i, x in enumerate(targets)]
+    starts = [_start(root) for root in roots]
+    asked = _Asked(starts, edges)
+    run = _Pass()
+    with set_grad_enabled(create_graph):
+        for start, root, seed in zip(starts, roots, seeds, strict=True):
+            if asked.wants(start):
+                run.deliver(start, _seed(root, seed))
+        run.run(create_graph if retain_graph is None else retain_graph, asked)
+        for leaf, dX in run.leaves.values():
+            asked.found[leaf, 0] = _leaf_hooked(leaf, dX)
+    found = [asked.found[edge] for edge in edges]
+    if not allow_unused and any(dX is None for dX in found):
+        raise RuntimeError(
+            f"grad: input {[dX is None for dX in found].index(True)} was not used to compute the "
+            "outputs; give allow_unused=True to get None for it"
+        )
+    return tuple(found)
+
+
+def vjp(function: Callable[..., Any], inputs: Sequence[Any], dYs: Sequence[Any]) -> list[Any]:
+    """The gradients of ``function`` at ``inputs`` along ``dYs``, by differentiating what it runs.
+
+    This is the rule of a fused gradient: ``function`` computes the same from simpler ops. Inputs
+    are re-entered as they are, so that the result is part of their graph where one is recorded.
+    """
+    create_graph = is_grad_enabled()
+    with enable_grad():
+        fresh = [_alias(x) if isinstance(x, Value) else x for x in inputs]
+        results = function(*fresh)
+        results = results if isinstance(results, tuple) else (results,)
+        pairs = [(y, dY) for y, dY in zip(results, dYs, strict=True) if dY is not None]
+        targets = [x for x in fresh if isinstance(x, Value)]
+        found = iter(
+            grad(
+                [y for y, _ in pairs],
+                targets,
+                [dY for _, dY in pairs],
+                create_graph=create_graph,
+                allow_unused=True,
+            )
+        )
+    return [next(found) if isinstance(x, Value) else None for x in fresh]
+
+
+def _alias(x: Value) -> Any:
+    """A value of its own identity over the same array, linked to ``x`` where ``x`` has a graph."""
+    alias = wrap(x.result_type, x.array, x.backend, x.version)
+    alias.tracked = x.array.dtype.kind == "f"
+    alias.node = AliasNode(x) if alias.tracked else None
+    return alias
+
+
+class AliasNode(Node):
+    """Passes its gradient to ``x``, if ``x`` takes one."""
+
+    __slots__ = ("target",)
+
+    name = "alias"
+    results = 1
+
+    def __init__(self, x: Value) -> None:
+        self.hooks = None
+        self.seq = next(sequence)
+        self.target = [edge_to(x)] if x.tracked else []
+
+    def edges(self) -> Sequence[Edge]:
+        return self.target
+
+    def gradients(
+        self, dYs: list[Any], wanted: Callable[[Edge], bool] | None
+    ) -> Sequence[tuple[Edge, Any]]:
+        return [(edge, dYs[0]) for edge in self.target]
+
+    def free(self) -> None:
+        pass
+
+
+def _several(x: Any) -> list[Any]:
+    return [x] if isinstance(x, Value) else list(x)
+
+
+def _start(root: Value) -> Edge:
+    if not root.tracked:
+        raise RuntimeError(
+            "backward: this tensor does not require grad and no op recorded it; "
+            "nothing it was computed from has requires_grad=True, or it was made under no_grad()"
+        )
+    return edge_to(root)
+
+
+def _seed(root: Value, gradient: Any) -> Any:
+    if gradient is None:
+        if root.array.size != 1:
+            raise RuntimeError(
+                f"backward of a tensor of shape {tuple(root.array.shape)} needs a gradient of that "
+                "shape; reduce it to a scalar first, for example with .sum(), or pass one"
+            )
+        return _ones(root)
+    if not isinstance(gradient, Value):
+        raise TypeError(f"backward: the gradient must be a tensor, got {type(gradient).__name__}")
+    if gradient.array.shape != root.array.shape:
+        raise ValueError(
+            f"backward: the gradient has shape {tuple(gradient.array.shape)}, "
+            f"the tensor {tuple(root.array.shape)}"
+        )
+    if gradient.array.dtype != root.array.dtype:
+        raise TypeError(
+            f"backward: the gradient is {gradient.array.dtype}, the tensor {root.array.dtype}; "
+            f"cast it with .to(dtype)"
+        )
+    return gradient
+
+
+def _ones(root: Value) -> Any:
+    static = {"shape": root.array.shape, "value": 1, "dtype": root.array.dtype}
+    array = dispatch.call(root.backend, "full", (), static)
+    return wrap(root.result_type, array, root.backend)
+
+
+def _target(x: Any, i: int) -> Edge:
+    if not isinstance(x, Value) or not x.tracked:
+        raise RuntimeError(f"grad: input {i} does not require grad")
+    return edge_to(x)
+
+
+def _on_the_way(roots: Iterable[Edge], targets: Iterable[Edge]) -> set[Node]:
+    """The nodes that lead from ``roots`` to ``targets``; older ones than all targets cannot."""
+    ends = set(targets)
+    oldest = min((e[0].seq if isinstance(e[0], Node) else -1 for e in ends), default=-1)
+    seen: set[Node] = set()
+    stack = [edge[0] for edge in roots]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Node) and node.seq > oldest and node not in seen:
+            seen.add(node)
+            stack.extend(edge[0] for edge in node.edges())
+    wanted: set[Node] = set()
+    for node in sorted(seen, key=lambda n: n.seq):
+        if any(edge in ends or edge[0] in wanted for edge in node.edges()):
+            wanted.add(node)
+    return wanted
+
+
+def _leaf_hooked(leaf: Value, dX: Any) -> Any:
+    for hook in (leaf.hooks or {}).values():
+        replaced = hook(dX)
+        dX = dX if replaced is None else replaced
+    return dX
+
+
+def _accumulate(leaf: Value, dX: Any, taken: set[int]) -> None:
+    """Add to ``leaf.grad``, which stays contiguous and shares memory with nobody."""
+    if leaf.hooks:
+        dX = _leaf_hooked(leaf, dX)
+    if leaf.grad is not None:
+        dX = leaf.grad + dX
+    elif id(dX.version) in taken or not dX.array.flags.c_contiguous:
+        dX = dX.clone()
+    taken.add(id(dX.version))
+    leaf.grad = dX
+
+
+class RemovableHandle:
+    """What ``register_hook`` returns: ``remove()`` takes the hook off again."""
+
+    def __init__(self, hooks: dict[int, Any], key: int) -> None:
+        self._hooks = hooks
+        self._key = key
+
+    def remove(self) -> None:
+        """Take the hook off; a second call does nothing."""
+        self._hooks.pop(self._key, None)
+
+
+def register_hook(value: Value, hook: Hook) -> RemovableHandle:
+    """Call ``hook(gradient)`` when the gradient of ``value`` is complete; it may return another."""
+    if not value.tracked:
+        raise RuntimeError("register_hook: this tensor does not require grad")
+    key = next(sequence)
+    if value.node is None:
+        value.hooks = {} if value.hooks is None else value.hooks
+        value.hooks[key] = hook
+        return RemovableHandle(value.hooks, key)
+    node = value.node
+    node.hooks = {} if node.hooks is None else node.hooks
+    node.hooks[key] = (value.output, hook)
+    return RemovableHandle(node.hooks, key)
+
+
+def retain_grad(value: Value) -> None:
+    """Have ``backward`` write ``grad`` of a value that an op made, as it does for leaves."""
+    if value.node is None:
+        return
+    holder = weakref.ref(value)  # the node must not keep its own result alive
+
+    def keep(dY: Any) -> None:
+        target = holder()
+        if target is not None:
+            target.grad = dY.clone() if target.grad is None else target.grad + dY
+
+    register_hook(value, keep)

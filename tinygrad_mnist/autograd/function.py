@@ -1,0 +1,212 @@
+"""Custom ops: a ``forward`` and its ``backward``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tinygrad_mnist import dispatch
+from tinygrad_mnist.autograd.graph import (
+    Edge,
+    Node,
+    Value,
+    edge_to,
+    freed,
+    is_grad_enabled,
+    no_grad,
+    overwritten,
+    sequence,
+    wrap,
+)
+from tinygrad_mnist.kernels import Backend, Shape
+
+
+class Context:
+    """What ``forward`` hands to ``backward``; any attribute may be set on it."""
+
+    def __init__(self, needs: tuple[bool, ...]) -> None:
+        self.needs_input_grad = needs
+        self._saved: tuple[Any, ...] = ()
+        self._no_grad: tuple[Any, ...] = ()
+        self._load: Callable[[], tuple[Any, ...]] | None = None
+
+    def save_for_backward(self, *values: Any) -> None:
+        """Keep inputs or results for ``backward``, which checks that nobody changed them since."""
+        self._saved = values
+
+    def mark_non_differentiable(self, *values: Any) -> None:
+        """Say that these results carry no gradient."""
+        self._no_grad = values
+
+    @property
+    def saved_tensors(self) -> tuple[Any, ...]:
+        """What ``save_for_backward`` kept. RuntimeError outside of ``backward``."""
+        if self._load is None:
+            raise RuntimeError("saved_tensors is there for backward only")
+        return self._load()
+
+
+class Function:
+    """A custom op: a ``forward`` and its ``backward``, called with ``apply``.
+
+    ::
+
+        class Cube(Function):
+            @staticmethod
+            def forward(ctx, x):
+                ctx.save_for_backward(x)
+                return x * x * x
+
+            @staticmethod
+            def backward(ctx, dY):
+                (x,) = ctx.saved_tensors
+                return dY * 3 * x * x
+
+        y = Cube.apply(x)
+
+    ``forward`` runs unrecorded; ``backward`` gets one gradient per result (zeros for one that was
+    not used) and returns one per argument of ``forward`` (None for those that take none). Made of
+    ops, it can be differentiated again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError("a Function needs a static method forward(ctx, ...)")
+
+    @staticmethod
+    def backward(ctx: Any, *dYs: Any) -> Any:
+        raise NotImplementedError("a Function needs a static method backward(ctx, ...)")
+
+    @classmethod
+    def apply(cls, *args: Any, **kwargs: Any) -> Any:
+        """Run ``forward`` and link its results to the tensors among ``args``."""
+        needs = tuple(isinstance(x, Value) and x.tracked for x in args)
+        ctx = Context(needs)
+        with no_grad():
+            results = cls.forward(ctx, *args, **kwargs)
+        single = isinstance(results, Value)
+        values = [_own(v, args) for v in ((results,) if single else results)]
+        if any(needs) and is_grad_enabled():
+            FunctionNode(cls, ctx, args, values, (results,) if single else results)
+        return values[0] if single else tuple(values)
+
+
+def _own(result: Any, args: Sequence[Any]) -> Any:
+    """A result that is one of the arguments gets an identity of its own."""
+    if not isinstance(result, Value):
+        raise TypeError(f"forward must return tensors, got {type(result).__name__}")
+    if any(result is x for x in args) or result.node is not None:
+        return wrap(result.result_type, result.array, result.backend, result.version)
+    return result
+
+
+class FunctionNode(Node):
+    """A node made by ``Function.apply``."""
+
+    __slots__ = ("arguments", "ctx", "function", "outputs", "saved")
+
+    # per argument where its gradient goes (None: nowhere) and its shape
+    arguments: list[tuple[Edge | None, Any]]
+    outputs: list[tuple[type[Value], Backend, Shape, Any]]  # class, backend, shape, dtype of each
+    saved: list[tuple[Any, Any, int]] | None
+
+    def __init__(
+        self,
+        function: type[Function],
+        ctx: Context,
+        args: Sequence[Any],
+        values: list[Any],
+        returned: Sequence[Any],
+    ) -> None:
+        self.function = function
+        self.ctx = ctx
+        self.hooks = None
+        self.seq = next(sequence)
+        self.arguments = [
+            (edge_to(x) if x.tracked else None, x.array.shape)
+            if isinstance(x, Value)
+            else (None, None)
+            for x in args
+        ]
+        self.outputs = [(v.result_type, v.backend, v.array.shape, v.array.dtype) for v in values]
+        no_grad_ids = {id(v) for v in ctx._no_grad}
+        places = {id(v): i for i, v in enumerate(returned)}
+        self.saved = [self._kept(x, places.get(id(x))) for x in ctx._saved]
+        ctx._saved = ()
+        ctx._no_grad = ()
+        for i, (value, original) in enumerate(zip(values, returned, strict=True)):
+            if id(original) not in no_grad_ids and value.array.dtype.kind == "f":
+                value.node, value.output, value.tracked = self, i, True
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+    @property
+    def results(self) -> int:
+        return len(self.outputs)
+
+    def edges(self) -> Sequence[Edge]:
+        return [edge for edge, _ in self.arguments if edge is not None]
+
+    def gradients(
+        self, dYs: list[Any], wanted: Callable[[Edge], bool] | None
+    ) -> Sequence[tuple[Edge, Any]]:
+        if self.saved is None:
+            raise freed(self)
+        dYs = [self._zeros(i) if dY is None else dY for i, dY in enumerate(dYs)]
+        self.ctx._load = self._load
+        try:
+            dXs = self.function.backward(self.ctx, *dYs)
+        finally:
+            self.ctx._load = None  # it holds this node, which holds ctx
+        dXs = dXs if isinstance(dXs, tuple | list) else (dXs,)
+        if len(dXs) != len(self.arguments):
+            raise RuntimeError(
+                f"{self.name}.backward returned {len(dXs)} gradients, forward took "
+                f"{len(self.arguments)} arguments; return one for each, None for no tensor"
+            )
+        return [
+            (edge, self._checked(dX, i, shape, dYs))
+            for i, (dX, (edge, shape)) in enumerate(zip(dXs, self.arguments, strict=True))
+            if edge is not None and dX is not None and (wanted is None or wanted(edge))
+        ]
+
+    def free(self) -> None:
+        self.saved = None
+
+    def _kept(self, x: Any, result: int | None) -> tuple[Any, Any, int]:
+        """What to keep of ``x``, which result it is if it is one, and its version."""
+        if not isinstance(x, Value):
+            return x, None, 0
+        bare = x if result is None else wrap(x.result_type, x.array, x.backend, x.version)
+        return bare, result, x.version[0]
+
+    def _zeros(self, i: int) -> Any:
+        """The gradient of a result that nothing was computed from."""
+        kind, backend, shape, dtype = self.outputs[i]
+        static = {"shape": shape, "value": 0, "dtype": dtype}
+        return wrap(kind, dispatch.call(backend, "full", (), static), backend)
+
+    def _checked(self, dX: Any, i: int, shape: Any, dYs: list[Any]) -> Any:
+        """A gradient that backward returned: of the argument's shape, and nobody else's."""
+        if not isinstance(dX, Value):
+            raise TypeError(f"{self.name}.backward returned {type(dX).__name__} for argument {i}")
+        if dX.array.shape != shape:
+            dX = dX.sum_to_size(shape)
+        held = [v for v in (*vars(self.ctx).values(), *dYs) if isinstance(v, Value)]
+        held += [v for v, _, _ in self.saved or () if isinstance(v, Value)]
+        return dX.clone() if any(dX.version is v.version for v in held) else dX
+
+    def _load(self) -> tuple[Any, ...]:
+        if self.saved is None:
+            raise freed(self)
+        loaded = []
+        for value, result, version in self.saved:
+            if isinstance(value, Value) and value.version[0] != version:
+                raise overwritten(self, f"a saved tensor of shape {tuple(value.array.shape)}")
+            if result is not None:
+                value = wrap(value.result_type, value.array, value.backend, value.version)
+                value.node, value.output, value.tracked = self, result, True
+            loaded.append(value)
+        return tuple(loaded)

@@ -1,0 +1,212 @@
+"""Values, the nodes that made them, and whether ops are recorded."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, ClassVar, TypeVar
+
+from tinygrad_mnist.kernels import Backend, Shape
+
+Hook = Callable[[Any], Any]
+Edge = tuple["Node | Value", int]  # a node and which of its results, or a leaf and 0
+F = TypeVar("F", bound=Callable[..., Any])
+
+sequence = itertools.count()
+
+
+class Value:
+    """An array in the graph: what ``Tensor`` is without its methods.
+
+    ``version`` counts the writes to the memory; it is one list shared by all views of it.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "array",
+        "backend",
+        "grad",
+        "hooks",
+        "node",
+        "output",
+        "tracked",
+        "version",
+    )
+
+    result_type: ClassVar[type[Value]]  # what an op on this class returns
+
+    array: Any
+    backend: Backend
+    grad: Any
+    hooks: dict[int, Hook] | None
+    node: Node | None
+    output: int
+    tracked: bool  # an op on it is recorded: Tensor calls it requires_grad
+    version: list[int]
+
+    # What the backward pass itself asks of a value; Tensor binds both.
+
+    def __add__(self, other: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} does not add")
+
+    def sum_to_size(self, shape: Shape) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} does not sum")
+
+
+Value.result_type = Value
+_new = object.__new__
+
+
+def wrap(kind: type[Value], array: Any, backend: Backend, version: list[int] | None = None) -> Any:
+    """``array`` as a new value of class ``kind``, outside the graph."""
+    value = _new(kind)
+    value.array = array
+    value.backend = backend
+    value.version = [0] if version is None else version
+    value.grad = None
+    value.hooks = None
+    value.node = None
+    value.output = 0
+    value.tracked = False
+    return value
+
+
+def edge_to(x: Value) -> Edge:
+    """Where a gradient of ``x`` goes."""
+    return (x, 0) if x.node is None else (x.node, x.output)
+
+
+class Node:
+    """One step of the graph: how to turn its results' gradients into its inputs'.
+
+    ``seq`` is above that of every node it was computed from.
+    """
+
+    __slots__ = ("hooks", "seq")
+
+    hooks: dict[int, tuple[int, Hook]] | None  # key → (which result, function)
+    seq: int
+
+    @property
+    def name(self) -> str:
+        """The op's name."""
+        raise NotImplementedError
+
+    @property
+    def results(self) -> int:
+        """How many results carry a gradient."""
+        raise NotImplementedError
+
+    def edges(self) -> Sequence[Edge]:
+        """Where its gradients go."""
+        raise NotImplementedError
+
+    def gradients(
+        self, dYs: list[Any], wanted: Callable[[Edge], bool] | None
+    ) -> Sequence[tuple[Edge, Any]]:
+        """The gradients for its inputs, all of them or those that are ``wanted``.
+
+        ``dYs`` has one gradient per result, None where none arrived.
+        """
+        raise NotImplementedError
+
+    def free(self) -> None:
+        """Forget what was kept for ``gradients``."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+def freed(node: Node) -> RuntimeError:
+    """The error of a second pass."""
+    return RuntimeError(
+        f"backward through {node.name} a second time: what it kept was freed by the first pass; "
+        "give backward(retain_graph=True) the first time"
+    )
+
+
+def overwritten(node: Node, what: str) -> RuntimeError:
+    """The error of a value that changed since the forward pass."""
+    return RuntimeError(
+        f"backward of {node.name} needs {what} as in the forward pass, but it was changed in "
+        "place since; change a clone() instead"
+    )
+
+
+# ---- grad mode
+
+
+class _Mode(threading.local):
+    enabled: bool = True
+
+
+mode = _Mode()
+
+
+def is_grad_enabled() -> bool:
+    """Whether ops on this thread are recorded."""
+    return mode.enabled
+
+
+class set_grad_enabled:
+    """Record ops, or do not: at once, and as a context manager until its end."""
+
+    def __init__(self, enabled: bool) -> None:
+        self._previous = mode.enabled
+        mode.enabled = bool(enabled)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        mode.enabled = self._previous
+
+
+class _GradMode:
+    """A context manager and decorator that sets the mode on entry and puts it back on exit."""
+
+    _target: ClassVar[bool]
+
+    def __init__(self) -> None:
+        self._previous: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._previous.append(mode.enabled)
+        mode.enabled = self._target
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        mode.enabled = self._previous.pop()
+
+    def __call__(self, function: F) -> F:
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with type(self)():
+                return function(*args, **kwargs)
+
+        return wrapped  # type: ignore[return-value]
+
+
+class no_grad(_GradMode):
+    """``with no_grad():`` ops are not recorded; also a decorator, ``@no_grad()``."""
+
+    _target = False
+
+
+class enable_grad(_GradMode):
+    """``with enable_grad():`` ops are recorded again inside a ``no_grad`` block."""
+
+    _target = True

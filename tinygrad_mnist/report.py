@@ -1,0 +1,187 @@
+"""The picture of a training's course, ``curves.png``."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH, HEIGHT, DPI = 9.0, 3.8, 110
+_LONGEST_CURVE = 300
+
+# Okabe and Ito's blue and vermilion, which colour-blind readers tell apart; the markers differ too.
+_TRAIN: dict[str, Any] = {
+    "color": "#0072B2",
+    "marker": "o",
+    "linestyle": "--",
+    "label": "train, mean of the epoch",
+}
+_TEST: dict[str, Any] = {"color": "#D55E00", "marker": "s", "linestyle": "-", "label": "test"}
+_STEPS: dict[str, Any] = {
+    "color": "#9CC9E5",
+    "linewidth": 0.9,
+    "label": "train, step by step",
+    "zorder": 1,
+}
+
+_Floats = npt.NDArray[np.float64]
+
+
+def plot_history(history: dict[str, Any], path: str | Path) -> None:
+    """Write a PNG of 990x418 pixels: loss and accuracy against epoch, of training and of test.
+
+    ``history`` holds ``model``, ``dataset``, ``backend`` and ``seed``; ``epochs``, a list of dicts
+    with ``epoch``, ``train_loss``, ``train_accuracy``, ``test_loss`` and ``test_accuracy``; and,
+    for the curve between them, ``steps`` (``{"step": [...], "loss": [...]}``, steps from 1) and
+    ``steps_per_epoch``. A loss that is not finite leaves a gap.
+
+    Replaces what is at ``path``, in one go. Raises OSError where it cannot be written.
+    """
+    _write_whole(Path(path), _draw(history))
+
+
+def _draw(history: dict[str, Any]) -> bytes:
+    """The PNG, whose bytes depend on the history and matplotlib's version alone."""
+    # Without pyplot: it is slow to import, and may look for a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI)
+    FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.09, right=0.985, bottom=0.13, top=0.8, wspace=0.22)
+    figure.text(0.09, 0.925, _title(history), fontsize=12, fontweight="bold")
+    loss, accuracy = figure.subplots(1, 2)
+    _draw_loss(loss, history)
+    _draw_accuracy(accuracy, history)
+    for axes in (loss, accuracy):
+        _finish(axes)
+    # Above both panels, where it hides no point.
+    figure.legend(
+        *loss.get_legend_handles_labels(),
+        loc="center left",
+        bbox_to_anchor=(0.083, 0.865),
+        ncols=3,
+        fontsize=9,
+        frameon=False,
+        borderpad=0,
+    )
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+    return png.getvalue()
+
+
+def _title(history: dict[str, Any]) -> str:
+    title = "{model} on {dataset}, {backend}, seed {seed}".format(**history)
+    if history["epochs"]:
+        title += f": test accuracy {history['epochs'][-1]['test_accuracy']:.2%}"
+    return title
+
+
+def _draw_loss(axes: Axes, history: dict[str, Any]) -> None:
+    epochs, steps = _step_curve(history)
+    if epochs.size:
+        axes.plot(epochs, steps, **_STEPS)
+    train, test = _column(history, "train_loss"), _column(history, "test_loss")
+    _draw_pair(axes, history, train, test, "{:.3f}")
+    axes.set_ylabel("loss")
+    axes.margins(y=0.15)
+    every = np.concatenate([steps, train, test])
+    every = every[np.isfinite(every)]
+    if every.size and every.max() > 10 * every.min() > 0:
+        _scale_by_logarithm(axes)
+    axes.set_xlim(0, 1.19 * _last_epoch(history))
+
+
+def _draw_accuracy(axes: Axes, history: dict[str, Any]) -> None:
+    train, test = _column(history, "train_accuracy"), _column(history, "test_accuracy")
+    _draw_pair(axes, history, 100 * train, 100 * test, "{:.2f}%")
+    axes.set_ylabel("accuracy, %")
+    axes.margins(y=0.15)
+    axes.set_xlim(0.5, max(1.19 * _last_epoch(history), _last_epoch(history) + 0.5))
+    low, high = axes.get_ylim()
+    room = max(0.0, 1 - (high - low)) / 2  # at least one percent in all: less is but noise
+    axes.set_ylim(low - room, high + room)
+
+
+def _draw_pair(
+    axes: Axes, history: dict[str, Any], train: _Floats, test: _Floats, pattern: str
+) -> None:
+    """Both lines, with the last value of each to the right, the higher one's a little higher."""
+    epochs = _column(history, "epoch")
+    for values, other, style in ((train, test, _TRAIN), (test, train, _TEST)):
+        axes.plot(epochs, values, markersize=5, linewidth=1.6, **style)
+        if not values.size or np.isnan(values[-1]):
+            continue
+        above = values[-1] > other[-1] or (style is _TEST and not values[-1] < other[-1])
+        axes.annotate(
+            pattern.format(values[-1]),
+            (epochs[-1], values[-1]),
+            xytext=(7, 0 if above else -2),
+            textcoords="offset points",
+            va="bottom" if above else "top",
+            color=style["color"],
+            fontsize=10,
+        )
+
+
+def _finish(axes: Axes) -> None:
+    """Whole epochs below, a faint grid and no box."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axes.grid(color="#E6E6E6", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _scale_by_logarithm(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    # Plain numbers; powers of ten would also need matplotlib's parser of formulas.
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _step_curve(history: dict[str, Any]) -> tuple[_Floats, _Floats]:
+    """Epochs gone by and loss, (points,) each: means of equal spans where there are many steps."""
+    steps = _finite(history.get("steps", {}).get("step", []))
+    losses = _finite(history.get("steps", {}).get("loss", []))
+    if not steps.size:
+        return steps, losses
+    parts = min(_LONGEST_CURVE, steps.size)
+    means = [[part.mean() for part in np.array_split(row, parts)] for row in (steps, losses)]
+    return np.array(means[0]) / history["steps_per_epoch"], np.array(means[1])
+
+
+def _column(history: dict[str, Any], name: str) -> _Floats:
+    return _finite([epoch[name] for epoch in history["epochs"]])
+
+
+def _finite(values: list[float | None]) -> _Floats:
+    """The values, NaN for those that are infinite or None, (values,)."""
+    numbers = np.array(values, dtype=np.float64)
+    return np.where(np.isfinite(numbers), numbers, np.nan)
+
+
+def _last_epoch(history: dict[str, Any]) -> float:
+    return float(history["epochs"][-1]["epoch"]) if history["epochs"] else 1.0
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write the file under another name beside it first, so that it is never there in part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
