@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
+
 from tinygrad_mnist.backends.numba_kernels import (
     convolution,
     exponentials,
@@ -20,7 +21,6 @@ from tinygrad_mnist.backends.numba_kernels import (
     pooling,
     streams,
 )
-
 from tinygrad_mnist.kernels import Array, Backend, Pair, Shape, convolved
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)

@@ -17,7 +17,6 @@ pytest.importorskip("numba")
 
 from tinygrad_mnist.backends.numba_backend import NumbaBackend
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
-
 from tinygrad_mnist.kernels import Backend, kernel_names, spec
 
 NUMPY, NUMBA = NumpyBackend(), NumbaBackend()

@@ -18,15 +18,15 @@ if not (_here / "backends").is_dir():
     # In a checkout the backends stand beside the package; an installed one has them inside.
     __path__.append(str(_here.parent))
 
-from tinygrad_mnist import autograd, nn, optim, testing, utils  # noqa: E402
-from tinygrad_mnist.autograd import (  # noqa: E402
+from tinygrad_mnist import autograd, nn, optim, testing, utils
+from tinygrad_mnist.autograd import (
     enable_grad,
     is_grad_enabled,
     no_grad,
     set_grad_enabled,
 )
-from tinygrad_mnist.backend import BackendError, set_backend, use_backend  # noqa: E402
-from tinygrad_mnist.ops import (  # noqa: E402
+from tinygrad_mnist.backend import BackendError, set_backend, use_backend
+from tinygrad_mnist.ops import (
     abs,
     add,
     amax,
@@ -60,9 +60,9 @@ from tinygrad_mnist.ops import (  # noqa: E402
     unsqueeze,
     where,
 )
-from tinygrad_mnist.ops.table import DTYPES as _DTYPES  # noqa: E402
-from tinygrad_mnist.random import initial_seed, manual_seed  # noqa: E402
-from tinygrad_mnist.tensor import (  # noqa: E402
+from tinygrad_mnist.ops.table import DTYPES as _DTYPES
+from tinygrad_mnist.random import initial_seed, manual_seed
+from tinygrad_mnist.tensor import (
     Tensor,
     arange,
     as_tensor,
@@ -76,3 +76,71 @@ from tinygrad_mnist.tensor import (  # noqa: E402
 )
 
 bool_, uint8, int8, int16, int32, int64, float32, float64 = _DTYPES
+
+__all__ = [
+    "BackendError",
+    "Tensor",
+    "__version__",
+    "abs",
+    "add",
+    "amax",
+    "arange",
+    "argmax",
+    "as_tensor",
+    "autograd",
+    "bool_",
+    "cos",
+    "divide",
+    "enable_grad",
+    "exp",
+    "flatten",
+    "float32",
+    "float64",
+    "from_numpy",
+    "full",
+    "initial_seed",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "is_grad_enabled",
+    "log",
+    "log_softmax",
+    "manual_seed",
+    "matmul",
+    "maximum",
+    "mean",
+    "minimum",
+    "multiply",
+    "nn",
+    "no_grad",
+    "ones",
+    "optim",
+    "permute",
+    "pow",
+    "rand",
+    "randn",
+    "relu",
+    "reshape",
+    "set_backend",
+    "set_grad_enabled",
+    "sigmoid",
+    "sign",
+    "sin",
+    "softmax",
+    "sqrt",
+    "square",
+    "squeeze",
+    "subtract",
+    "sum",
+    "tanh",
+    "tensor",
+    "testing",
+    "transpose",
+    "uint8",
+    "unsqueeze",
+    "use_backend",
+    "utils",
+    "where",
+    "zeros",
+]

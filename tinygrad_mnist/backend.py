@@ -93,7 +93,7 @@ def set_backend(backend: str | Backend) -> None:
     _default = resolve(backend, "set_backend()")
 
 
-class use_backend:  # noqa: N801  a context manager reads as a verb, as no_grad does
+class use_backend:
     """``with use_backend("numba"):`` new tensors of this thread or task are made there."""
 
     def __init__(self, backend: str | Backend) -> None:

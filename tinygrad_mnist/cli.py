@@ -103,12 +103,6 @@ def train(arguments: argparse.Namespace) -> int:
     info = ModelInfo(
         arguments.model, recipe.arguments, arguments.dataset, train_set.mean, train_set.std
     )
-    print(
-        f"training {arguments.model} on {arguments.dataset}: {len(train_set)} images, "
-        f"{epochs} epoch{'s' if epochs > 1 else ''} of {len(batches)} batches, "
-        f"backend {backend.name}, seed {arguments.seed}",
-        flush=True,
-    )
 
     if_interrupted = "interrupted before the first epoch ended; nothing was written"
 
@@ -123,6 +117,12 @@ def train(arguments: argparse.Namespace) -> int:
 
     test = DataLoader(test_set, EVALUATION_BATCH)
     try:
+        print(
+            f"training {arguments.model} on {arguments.dataset}: {len(train_set)} images, "
+            f"{epochs} epoch{'s' if epochs > 1 else ''} of {len(batches)} batches, "
+            f"backend {backend.name}, seed {arguments.seed}",
+            flush=True,
+        )
         history = training.fit(model, optimizer, batches, test, epochs, scheduler, on_epoch)
         plot_history(history.as_dict(**about), out / "curves.png")
     except KeyboardInterrupt:

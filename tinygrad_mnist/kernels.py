@@ -398,9 +398,7 @@ class Backend:
         total = self.xp.log(self.xp.sum(self.xp.exp(shifted), axis=1))
         return self.xp.subtract(total, chosen, out=out)
 
-    def cross_entropy_grad(
-        self, dY: Array, x: Array, target: Array, *, out: Array = None
-    ) -> Array:
+    def cross_entropy_grad(self, dY: Array, x: Array, target: Array, *, out: Array = None) -> Array:
         """dY (N,) · (softmax(x) − one-hot(target)), (N, C)."""
         self.check_index(target, x.shape[1], "cross_entropy_grad")
         out = self.xp.subtract(x, self.xp.max(x, axis=1, keepdims=True), out=out)
@@ -416,9 +414,7 @@ class Backend:
         kept = self._bits(key, shape) >= min(round(p * 2**32), 2**32 - 1)
         return self.xp.multiply(kept, np.dtype(dtype).type(1 / (1 - p)), out=out)
 
-    def uniform(
-        self, *, shape: Shape, key: int, dtype: np.dtype, out: Array = None
-    ) -> Array:
+    def uniform(self, *, shape: Shape, key: int, dtype: np.dtype, out: Array = None) -> Array:
         """Uniform numbers in [0, 1): the stream ``key``'s upper 24 bits · 2⁻²⁴."""
         fraction = self._bits(key, shape) >> 8
         return self.xp.multiply(fraction.astype(dtype), np.dtype(dtype).type(2.0**-24), out=out)
@@ -539,7 +535,13 @@ class Backend:
         return padded
 
     def _im2col(
-        self, x: Array, weight_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int
+        self,
+        x: Array,
+        weight_shape: Shape,
+        stride: Pair,
+        padding: Pair,
+        dilation: Pair,
+        groups: int,
     ) -> tuple[Array, Pair]:
         """Columns (N, groups, C/groups·kh·kw, H'·W') of the padded ``x``, and (H', W')."""
         kh, kw = weight_shape[2:]

@@ -38,17 +38,17 @@ class Tensor(Value):
     @property
     def shape(self) -> Shape:
         """The size of each dim."""
-        return self.array.shape  # type: ignore[no-any-return]
+        return self.array.shape
 
     @property
     def ndim(self) -> int:
         """The number of dims."""
-        return self.array.ndim  # type: ignore[no-any-return]
+        return self.array.ndim
 
     @property
     def dtype(self) -> np.dtype:
         """The NumPy dtype of the elements."""
-        return self.array.dtype  # type: ignore[no-any-return]
+        return self.array.dtype
 
     @property
     def requires_grad(self) -> bool:
@@ -160,7 +160,7 @@ class Tensor(Value):
 
     def detach(self) -> Tensor:
         """The same memory outside the graph."""
-        return wrap(self.result_type, self.array, self.backend, self.version)  # type: ignore[no-any-return]
+        return wrap(self.result_type, self.array, self.backend, self.version)
 
     def register_hook(self, hook: Hook) -> RemovableHandle:
         """Call ``hook(gradient)`` when its gradient is complete; it may return another."""
@@ -249,8 +249,8 @@ class Tensor(Value):
         array = y.array if isinstance(y, Value) else y
         if isinstance(y, Value) and y.backend is not self.backend:
             raise RuntimeError(
-                f"in-place {kernel}: one operand is on the backend {self.backend.name!r} and one on "
-                f'{y.backend.name!r}; move it: y.to("{self.backend.name}")'
+                f"in-place {kernel}: one operand is on the backend {self.backend.name!r} and one "
+                f'on {y.backend.name!r}; move it: y.to("{self.backend.name}")'
             )
         shape = getattr(array, "shape", ())
         if shape != self.shape and _broadcast(kernel, self.shape, shape) != self.shape:
@@ -390,7 +390,7 @@ class _To(Function):
     def forward(ctx: Any, x: Tensor, target: Backend) -> Tensor:
         ctx.source = x.backend
         array = target.asarray(x.backend.to_numpy(x.array).copy())
-        return wrap(Tensor, array, target)  # type: ignore[no-any-return]
+        return wrap(Tensor, array, target)
 
     @staticmethod
     def backward(ctx: Any, dY: Tensor) -> Any:
@@ -462,7 +462,7 @@ def full(shape: Any, value: float, dtype: Any = None, backend: Any = None) -> Te
     kind = checked_dtype(type(value) if dtype is None else dtype)
     target = resolve(backend)
     static = {"shape": shape_of((shape,)), "value": value, "dtype": kind}
-    return wrap(Tensor, call(target, "full", (), static), target)  # type: ignore[no-any-return]
+    return wrap(Tensor, call(target, "full", (), static), target)
 
 
 def zeros(*shape: Any, dtype: Any = None, backend: Any = None) -> Tensor:
@@ -485,14 +485,14 @@ def rand(*shape: Any, dtype: Any = None, backend: Any = None) -> Tensor:
     kind = checked_dtype(FLOAT if dtype is None else dtype)
     target = resolve(backend)
     static = {"shape": shape_of(shape), "key": random.next_key(), "dtype": kind}
-    return wrap(Tensor, call(target, "uniform", (), static), target)  # type: ignore[no-any-return]
+    return wrap(Tensor, call(target, "uniform", (), static), target)
 
 
 def randn(*shape: Any, dtype: Any = None, backend: Any = None) -> Tensor:
     """Normal numbers, mean 0 and deviation 1: √(−2 log u)·cos(2πv) (Box, Muller 1958)."""
     u = rand(*shape, dtype=dtype, backend=backend)
     v = rand(*shape, dtype=dtype, backend=backend)
-    return (-2 * (1 - u).log()).sqrt() * (v * (2 * math.pi)).cos()  # type: ignore[no-any-return]
+    return (-2 * (1 - u).log()).sqrt() * (v * (2 * math.pi)).cos()
 
 
 def _host_array(data: Any, dtype: Any) -> np.ndarray:
@@ -504,12 +504,12 @@ def _host_array(data: Any, dtype: Any) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"tensor: expected numbers, got {type(data).__name__} of {array.dtype}")
     if wanted is None and not isinstance(data, np.ndarray | np.generic):
-        wanted = {"f": FLOAT, "i": INT, "u": INT, "b": np.dtype(np.bool_)}[array.dtype.kind]
-        wanted = FLOAT if array.size == 0 else wanted
+        kinds = {"f": FLOAT, "i": INT, "u": INT, "b": checked_dtype(bool)}
+        wanted = kinds[array.dtype.kind] if array.size else FLOAT
     return array.astype(checked_dtype(wanted or array.dtype), copy=False)
 
 
 def _from_host(array: np.ndarray, backend: Any, copy: bool) -> Tensor:
     target = resolve(backend)
     made = target.asarray(np.array(array, order="C") if copy else array)
-    return wrap(Tensor, made, target)  # type: ignore[no-any-return]
+    return wrap(Tensor, made, target)

@@ -68,7 +68,7 @@ def gradcheck(
 
 
 def gradgradcheck(function: Callable[..., Any], inputs: Sequence[Tensor], **options: Any) -> bool:
-    """``gradcheck`` of the gradients of ``function``, by its inputs and by the result's gradient."""
+    """``gradcheck`` of the gradients of ``function``: by its inputs and the result's gradient."""
     generator = np.random.default_rng(options.get("seed", 0) + 1)
     outputs = _differentiable(function(*inputs))
     dYs = [

@@ -137,7 +137,7 @@ def progress(batches: DataLoader, title: str) -> Iterable[tuple[Tensor, Tensor]]
         return batches
     from tqdm import tqdm  # type: ignore[import-untyped]  # noqa: PLC0415
 
-    return tqdm(batches, desc=title, unit="batch", leave=False)  # type: ignore[no-any-return]
+    return tqdm(batches, desc=title, unit="batch", leave=False)
 
 
 def _zero(loader: DataLoader) -> Tensor:
@@ -145,7 +145,7 @@ def _zero(loader: DataLoader) -> Tensor:
 
 
 def _hits(logits: Tensor, y: Tensor) -> Tensor:
-    return (logits.detach().argmax(1) == y).sum()  # type: ignore[no-any-return]
+    return (logits.detach().argmax(1) == y).sum()
 
 
 def _diverged(what: str, epoch: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from tinygrad_mnist.backends.numba_kernels.compile import compiled
 
 Array = Any

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tinygrad_mnist.backends.numba_kernels.compile import compiled
 
+from tinygrad_mnist.backends.numba_kernels.compile import compiled
 from tinygrad_mnist.kernels import GOLDEN, MIX_1, MIX_2
 
 Array = Any

@@ -20,9 +20,9 @@ from typing import Any
 
 import numba
 import numpy as np
+
 from tinygrad_mnist.backends.numba_backend import NumbaBackend
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
-
 from tinygrad_mnist.kernels import kernel_names
 
 Row = tuple[str, str, tuple[Any, ...], dict[str, Any]]  # kernel, shape, arrays, static and out

@@ -85,19 +85,17 @@ class Function:
         with no_grad():
             results = cls.forward(ctx, *args, **kwargs)
         single = isinstance(results, Value)
-        values = [_own(v, args) for v in ((results,) if single else results)]
+        values = [_own(v) for v in ((results,) if single else results)]
         if any(needs) and is_grad_enabled():
             FunctionNode(cls, ctx, args, values, (results,) if single else results)
         return values[0] if single else tuple(values)
 
 
-def _own(result: Any, args: Sequence[Any]) -> Any:
-    """A result that is one of the arguments gets an identity of its own."""
+def _own(result: Any) -> Any:
+    """A result under an identity of its own: forward may return an argument, or some other leaf."""
     if not isinstance(result, Value):
         raise TypeError(f"forward must return tensors, got {type(result).__name__}")
-    if any(result is x for x in args) or result.node is not None:
-        return wrap(result.result_type, result.array, result.backend, result.version)
-    return result
+    return wrap(result.result_type, result.array, result.backend, result.version)
 
 
 class FunctionNode(Node):

@@ -117,7 +117,7 @@ def _planned(op: Op, mask: int) -> Plan:
 
 
 def _parameters(function: Rule) -> tuple[str, ...]:
-    code = function.__code__  # type: ignore[attr-defined]
+    code = function.__code__
     return tuple(code.co_varnames[: code.co_argcount])
 
 
@@ -261,7 +261,8 @@ class OpNode(Node):
         return value
 
     def edges(self) -> Sequence[Edge]:
-        assert self.inputs is not None
+        if self.inputs is None:
+            raise freed(self)
         return [_edge(self.inputs[i]) for i, _, _ in self.plan.runs]
 
     def gradients(
@@ -273,7 +274,7 @@ class OpNode(Node):
         if plan.frees:
             self._check_unwritten(inputs)
         if plan.op.joint is not None:
-            return self._together(dYs, inputs)
+            return self._together(dYs, inputs, wanted)
         found = []
         for i, rule, getters in plan.runs:
             x = inputs[i]
@@ -286,10 +287,13 @@ class OpNode(Node):
                 found.append((edge, dX))
         return found
 
-    def _together(self, dYs: list[Any], inputs: list[Any]) -> Sequence[tuple[Edge, Any]]:
+    def _together(
+        self, dYs: list[Any], inputs: list[Any], wanted: Callable[[Edge], bool] | None
+    ) -> Sequence[tuple[Edge, Any]]:
         _, joint, getters = self.plan.runs[0]
         dXs = joint(*dYs, *[getter(self) for getter in getters])
-        return [(_edge(inputs[i]), dXs[i]) for i, _, _ in self.plan.runs if dXs[i] is not None]
+        found = [(_edge(inputs[i]), dXs[i]) for i, _, _ in self.plan.runs if dXs[i] is not None]
+        return found if wanted is None else [(e, dX) for e, dX in found if wanted(e)]
 
     def _check_unwritten(self, inputs: list[Any]) -> None:
         writes = 0
@@ -313,7 +317,7 @@ def _edge(x: Any) -> Edge:
 
 
 def _shape_of(x: Any) -> Shape:
-    return x[2] if type(x) is tuple else x.array.shape  # type: ignore[no-any-return]
+    return x[2] if type(x) is tuple else x.array.shape
 
 
 def _two_backends(name: str, x: Value, y: Value) -> RuntimeError:

@@ -91,9 +91,9 @@ def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
 
 def _reduced(losses: Any, reduction: str) -> Tensor:
     if reduction == "mean":
-        return losses.mean()  # type: ignore[no-any-return]
+        return losses.mean()
     if reduction == "sum":
-        return losses.sum()  # type: ignore[no-any-return]
+        return losses.sum()
     if reduction == "none":
-        return losses  # type: ignore[no-any-return]
+        return losses
     raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")

@@ -85,7 +85,9 @@ class Module:
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """All parameters, each once, with dotted names."""
-        yield from _once(self._named(lambda module, name: isinstance(vars(module)[name], Parameter)))
+        yield from _once(
+            self._named(lambda module, name: isinstance(vars(module)[name], Parameter))
+        )
 
     def parameters(self) -> Iterator[Parameter]:
         """All parameters, each once."""
@@ -111,7 +113,7 @@ class Module:
     # ---- modes
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for this module and all below: dropout drops, batch norm follows batches."""
+        """Training mode here and below: dropout drops, batch norm follows the batches."""
         for module in self.modules():
             module.training = mode
         return self
@@ -158,7 +160,9 @@ class Module:
     def state_dict(self) -> dict[str, Tensor]:
         """Every parameter and buffer by its dotted name: the tensors themselves, detached."""
         state = self._named(
-            lambda module, name: name in module._buffers or isinstance(vars(module)[name], Parameter)
+            lambda module, name: (
+                name in module._buffers or isinstance(vars(module)[name], Parameter)
+            )
         )
         return {name: value.detach() for name, value in state}
 

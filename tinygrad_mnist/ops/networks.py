@@ -7,7 +7,7 @@ from typing import Any
 from tinygrad_mnist import random
 from tinygrad_mnist.autograd import Value, define, record, vjp, wrap
 from tinygrad_mnist.dispatch import call
-from tinygrad_mnist.ops.pointwise import sqrt
+from tinygrad_mnist.ops.pointwise import multiply, sqrt
 from tinygrad_mnist.ops.reductions import mean, softmax, sum
 from tinygrad_mnist.ops.shapes import reshape
 from tinygrad_mnist.ops.table import FLOAT, INT, T
@@ -48,7 +48,7 @@ def batch_norm(x: T, weight: T, bias: T, eps: float) -> tuple[T, T, T]:
             f"batch_norm: needs more than one value per channel in training, got shape "
             f"{tuple(a.shape)}; use a larger batch or eval()"
         )
-    return record(_BATCH_NORM, (x, weight, bias), {"eps": eps})  # type: ignore[no-any-return]
+    return record(_BATCH_NORM, (x, weight, bias), {"eps": eps})
 
 
 def _batch_norm_grad(dY: Any, x: Any, weight: Any, eps: float) -> Any:
@@ -98,12 +98,12 @@ def cross_entropy(x: T, target: T) -> T:
         )
     if x.array.shape[1] == 0:
         raise ValueError("cross_entropy: expected at least one class, got x of shape (N, 0)")
-    return record(_CROSS_ENTROPY, (x, target))  # type: ignore[no-any-return]
+    return record(_CROSS_ENTROPY, (x, target))
 
 
 def cross_entropy_grad(dY: T, x: T, target: T) -> T:
     """dY (N,) · (softmax(x) − one-hot(target)): (N, C)."""
-    return record(_CROSS_ENTROPY_GRAD, (dY, x, target))  # type: ignore[no-any-return]
+    return record(_CROSS_ENTROPY_GRAD, (dY, x, target))
 
 
 def _softmax_slope(dZ: Any, x: Any) -> Any:
@@ -134,10 +134,10 @@ def dropout(x: T, p: float = 0.5) -> T:
     if p == 0:
         return x
     if p == 1:
-        return x * 0  # type: ignore[operator,no-any-return]
+        return multiply(x, 0.0)
     static = {"shape": x.array.shape, "p": p, "key": random.next_key(), "dtype": x.array.dtype}
     mask = wrap(x.result_type, call(x.backend, "dropout_mask", (), static), x.backend)
-    return x * mask  # type: ignore[operator,no-any-return]
+    return multiply(x, mask)
 
 
 def take_scaled(x: T, index: Value, scale: float = 1.0, shift: float = 0.0) -> T:
@@ -151,4 +151,4 @@ def take_scaled(x: T, index: Value, scale: float = 1.0, shift: float = 0.0) -> T
             f"{index.array.ndim}-D {index.array.dtype}"
         )
     static = {"scale": scale, "shift": shift, "dtype": FLOAT}
-    return record(_TAKE_SCALED, (x, index), static)  # type: ignore[no-any-return]
+    return record(_TAKE_SCALED, (x, index), static)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tinygrad_mnist.autograd import Value, define, record
-from tinygrad_mnist.ops.table import BOOL, T, binary, operands, scalar, unary
+from tinygrad_mnist.ops.table import BOOL, T, Unary, binary, operands, scalar, unary
 
 # ---- arithmetic
 
@@ -72,14 +72,14 @@ def pow(x: Any, y: Any) -> Any:
 def _base(x: Any, y: Any) -> Any:
     """x, but 1 where x and y are both 0, so that the slope of x⁰ at 0 is 0 and not 0 · ∞."""
     if isinstance(y, Value):
-        return where(y == 0, where(x == 0, 1.0, x), x)  # type: ignore[arg-type]
+        return where(equal(y, 0), where(x == 0, 1.0, x), x)
     return x if y else where(x == 0, 1.0, x)
 
 
 def _log_base(x: Any) -> Any:
     """log x, but 0 where x is 0: there xʸ stays 0 as y moves."""
     if isinstance(x, Value):
-        return log(where(x == 0, 1.0, x))  # type: ignore[arg-type]
+        return log(where(equal(x, 0), 1.0, x))
     return math.log(x) if x > 0 else 0.0 if x == 0 else math.nan
 
 
@@ -100,14 +100,14 @@ greater_equal = binary("greater_equal", "x >= y.")
 # ---- functions of one tensor
 
 negative = unary("negative", "−x.", lambda dY: -dY, floats=False)
-abs = unary("abs", "|x|; its slope at 0 is 0.", lambda dY, x: dY * sign(x), floats=False)
 sign = unary("sign", "−1, 0 or 1.", floats=False)
+abs = unary("abs", "|x|; its slope at 0 is 0.", lambda dY, x: dY * sign(x), floats=False)
 square = unary("square", "x².", lambda dY, x: dY * (2 * x), floats=False)
 exp = unary("exp", "eˣ.", lambda dY, out: dY * out)
 log = unary("log", "The natural logarithm.", lambda dY, x: dY / x)
 sqrt = unary("sqrt", "√x.", lambda dY, out: dY / (2 * out))
-sin = unary("sin", "The sine of x in radians.", lambda dY, x: dY * cos(x))
-cos = unary("cos", "The cosine of x in radians.", lambda dY, x: -(dY * sin(x)))
+sin: Unary = unary("sin", "The sine of x in radians.", lambda dY, x: dY * cos(x))
+cos: Unary = unary("cos", "The cosine of x in radians.", lambda dY, x: -(dY * sin(x)))
 tanh = unary("tanh", "The hyperbolic tangent.", lambda dY, out: dY * (1 - out * out))
 
 
@@ -125,12 +125,12 @@ _SIGMOID_GRAD = define(
 
 def relu_grad(dY: T, y: T) -> T:
     """dY where y = relu(x) is positive or NaN, else 0."""
-    return record(_RELU_GRAD, (dY, y))  # type: ignore[no-any-return]
+    return record(_RELU_GRAD, (dY, y))
 
 
 def sigmoid_grad(dY: T, y: T) -> T:
     """dY · y · (1 − y) with y = sigmoid(x)."""
-    return record(_SIGMOID_GRAD, (dY, y))  # type: ignore[no-any-return]
+    return record(_SIGMOID_GRAD, (dY, y))
 
 
 relu = unary(

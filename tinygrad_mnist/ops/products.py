@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_mnist.autograd import Value, define, record
+from tinygrad_mnist.autograd import Op, Value, define, record
 from tinygrad_mnist.kernels import Pair, convolved
 from tinygrad_mnist.ops.shapes import mT, reshape
 from tinygrad_mnist.ops.table import T
@@ -44,7 +44,8 @@ def matmul(x: Any, y: Any) -> Any:
     _same_dtype("matmul", x=a, y=b)
     if a.ndim == 0 or b.ndim == 0:
         raise ValueError(
-            f"matmul: expected at least 1 dim each, got shapes {tuple(a.shape)} and {tuple(b.shape)}"
+            "matmul: expected at least 1 dim each, "
+            f"got shapes {tuple(a.shape)} and {tuple(b.shape)}"
         )
     if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(
@@ -77,7 +78,7 @@ def linear(x: T, weight: T, bias: T | None = None) -> T:
         )
     inputs = (weight,) if bias is None else (weight, bias)
     if a.ndim == 2:
-        return record(_LINEAR, (x, *inputs))  # type: ignore[no-any-return]
+        return record(_LINEAR, (x, *inputs))
     rows = reshape(x, (int(np.prod(a.shape[:-1])), a.shape[-1]))
     return reshape(record(_LINEAR, (rows, *inputs)), (*a.shape[:-1], w.shape[0]))
 
@@ -96,7 +97,7 @@ _CONV2D = define(
         "bias": lambda dY: dY.sum((0, 2, 3)),
     },
 )
-_CONV2D_DX = define(
+_CONV2D_DX: Op = define(
     "conv2d_dx",
     {
         "dY": lambda dZ, weight, stride, padding, dilation, groups: conv2d(
@@ -107,7 +108,7 @@ _CONV2D_DX = define(
         ),
     },
 )
-_CONV2D_DW = define(
+_CONV2D_DW: Op = define(
     "conv2d_dw",
     {
         "dY": lambda dZ, x, stride, padding, dilation, groups: conv2d(
@@ -160,7 +161,7 @@ def conv2d(
         raise ValueError(
             f"conv2d: expected bias ({w.shape[0]},), got shape {tuple(bias.array.shape)}"
         )
-    static = {
+    static: dict[str, Any] = {
         "stride": pair("conv2d", "stride", stride, 1),
         "padding": pair("conv2d", "padding", padding, 0),
         "dilation": pair("conv2d", "dilation", dilation, 1),
@@ -168,7 +169,7 @@ def conv2d(
     }
     _check_window("conv2d", a, w.shape[2:], static["stride"], static["padding"], static["dilation"])
     inputs = (x, weight) if bias is None else (x, weight, bias)
-    return record(_CONV2D, inputs, static)  # type: ignore[no-any-return]
+    return record(_CONV2D, inputs, static)
 
 
 # ---- pooling
@@ -181,7 +182,7 @@ _MAX_POOL2D = define(
         )
     },
 )
-_MAX_POOL2D_GRAD = define(
+_MAX_POOL2D_GRAD: Op = define(
     "max_pool2d_grad",
     {
         "dY": lambda dZ, index, size, stride, padding: record(
@@ -189,7 +190,7 @@ _MAX_POOL2D_GRAD = define(
         )
     },
 )
-_MAX_POOL2D_TAKE = define(
+_MAX_POOL2D_TAKE: Op = define(
     "max_pool2d_take",
     {
         "x": lambda dY, index, x_shape, size, stride, padding: record(
@@ -227,7 +228,7 @@ def max_pool2d(
     if any(2 * m > s for m, s in zip(margin, size, strict=True)):
         raise ValueError(f"max_pool2d: padding {margin} is above half of kernel_size {size}")
     _check_window("max_pool2d", a, size, step, margin, (1, 1))
-    return record(_MAX_POOL2D, (x,), _pool(size, step, margin))[0]  # type: ignore[no-any-return]
+    return record(_MAX_POOL2D, (x,), _pool(size, step, margin))[0]
 
 
 # ---- checks

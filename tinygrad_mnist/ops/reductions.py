@@ -23,7 +23,7 @@ def sum(x: T, dim: Dim = None, keepdim: bool = False) -> T:
     if x.array.dtype.kind != "f":
         x = cast(x, INT)
     dims = checked_dims("sum", dim, x.array.ndim)
-    return _sum(x, dims, keepdim)  # type: ignore[no-any-return]
+    return _sum(x, dims, keepdim)
 
 
 def _sum(x: Any, dims: Shape, keepdim: bool) -> Any:
@@ -36,8 +36,8 @@ def mean(x: T, dim: Dim = None, keepdim: bool = False) -> T:
         raise TypeError(f"mean: expected a float tensor, got {x.array.dtype}; use x.float().mean()")
     dims = checked_dims("mean", dim, x.array.ndim)
     count = math.prod(x.array.shape[d] for d in dims)
-    total = sum(x, dims, keepdim)
-    return total * (1 / count if count else math.nan)  # type: ignore[operator,no-any-return]
+    total: Any = sum(x, dims, keepdim)
+    return total * (1 / count if count else math.nan)
 
 
 def amax(x: T, dim: Dim = None, keepdim: bool = False) -> T:
@@ -48,7 +48,7 @@ def amax(x: T, dim: Dim = None, keepdim: bool = False) -> T:
     dims = checked_dims("amax", dim, x.array.ndim)
     if any(x.array.shape[d] == 0 for d in dims):
         raise ValueError(f"amax: no maximum of a dim of size 0 in shape {tuple(x.array.shape)}")
-    return record(_MAX, (x,), {"dim": dims, "keepdim": keepdim})  # type: ignore[no-any-return]
+    return record(_MAX, (x,), {"dim": dims, "keepdim": keepdim})
 
 
 def _max_share(dY: Any, x: Any, out: Any, dim: Shape) -> Any:
@@ -67,7 +67,7 @@ def argmax(x: T, dim: int | None = None, keepdim: bool = False) -> T:
     at = checked_dim("argmax", dim, x.array.ndim)
     if x.array.ndim == 0:
         return argmax(x, None, keepdim)
-    return record(_ARGMAX, (x,), {"dim": at, "keepdim": keepdim})  # type: ignore[no-any-return]
+    return record(_ARGMAX, (x,), {"dim": at, "keepdim": keepdim})
 
 
 def sum_to_size(x: T, *shape: Any) -> T:
@@ -99,7 +99,7 @@ def log_softmax(x: T, dim: int) -> T:
     if x.array.dtype.kind != "f":
         x = cast(x, FLOAT)
     shifted = _shifted("log_softmax", x, dim)
-    return shifted - log(sum(exp(shifted), dim, keepdim=True))  # type: ignore[operator,no-any-return]
+    return shifted - log(sum(exp(shifted), dim, keepdim=True))
 
 
 def softmax(x: T, dim: int) -> T:
@@ -107,7 +107,7 @@ def softmax(x: T, dim: int) -> T:
     if x.array.dtype.kind != "f":
         x = cast(x, FLOAT)
     powers = exp(_shifted("softmax", x, dim))
-    return powers / sum(powers, dim, keepdim=True)  # type: ignore[operator,no-any-return]
+    return powers / sum(powers, dim, keepdim=True)
 
 
 def _shifted(name: str, x: Any, dim: int) -> Any:

@@ -36,7 +36,7 @@ def reshape(x: T, *shape: Any) -> T:
     sizes = _fill_in(x, shape_of(shape))
     if not x.array.flags.c_contiguous:
         x = clone(x)
-    return record(_RESHAPE, (x,), {"shape": sizes})  # type: ignore[no-any-return]
+    return record(_RESHAPE, (x,), {"shape": sizes})
 
 
 def view(x: T, *shape: Any) -> T:
@@ -76,7 +76,7 @@ def permute(x: T, *dims: Any) -> T:
     order = tuple(checked_dim("permute", d, x.array.ndim) for d in shape_of(dims))
     if sorted(order) != list(range(x.array.ndim)):
         raise ValueError(f"permute: dims {order} are not each of the {x.array.ndim} dims once")
-    return record(_PERMUTE, (x,), {"dims": order})  # type: ignore[no-any-return]
+    return record(_PERMUTE, (x,), {"dims": order})
 
 
 def transpose(x: T, dim0: int, dim1: int) -> T:
@@ -86,13 +86,13 @@ def transpose(x: T, dim0: int, dim1: int) -> T:
     b = checked_dim("transpose", dim1, x.array.ndim)
     if order:
         order[a], order[b] = order[b], order[a]
-    return record(_PERMUTE, (x,), {"dims": tuple(order)})  # type: ignore[no-any-return]
+    return record(_PERMUTE, (x,), {"dims": tuple(order)})
 
 
 def mT(x: T) -> T:
     """The last two dims swapped: a view."""
     order = (*range(x.array.ndim - 2), x.array.ndim - 1, x.array.ndim - 2)
-    return record(_PERMUTE, (x,), {"dims": order})  # type: ignore[no-any-return]
+    return record(_PERMUTE, (x,), {"dims": order})
 
 
 def _inverse(dims: Shape) -> Shape:
@@ -119,7 +119,7 @@ def expand(x: T, *shape: Any) -> T:
 
 def broadcast(x: T, shape: Shape) -> T:
     """``expand`` to a shape that is known to fit."""
-    return record(_EXPAND, (x,), {"shape": shape})  # type: ignore[no-any-return]
+    return record(_EXPAND, (x,), {"shape": shape})
 
 
 def squeeze(x: T, dim: int | None = None) -> T:
@@ -151,17 +151,17 @@ def getitem(x: T, index: Any) -> T:
             )
         if isinstance(part, slice) and part.step is not None and part.step < 1:
             raise ValueError(f"indexing: a slice's step must be positive, got {part.step}")
-    return record(_GETITEM, (x,), {"index": parts})  # type: ignore[no-any-return]
+    return record(_GETITEM, (x,), {"index": parts})
 
 
 def getitem_grad(dY: T, index: Any, shape: Shape) -> T:
     """Zeros of ``shape`` with ``dY`` at ``index``."""
-    return record(_GETITEM_GRAD, (dY,), {"index": index, "shape": shape})  # type: ignore[no-any-return]
+    return record(_GETITEM_GRAD, (dY,), {"index": index, "shape": shape})
 
 
 def clone(x: T) -> T:
     """A contiguous copy with the same gradient."""
-    return record(_COPY, (x,))  # type: ignore[no-any-return]
+    return record(_COPY, (x,))
 
 
 def contiguous(x: T) -> T:

@@ -13,6 +13,7 @@ from tinygrad_mnist.dispatch import call
 T = TypeVar("T", bound=Value)
 Number = bool | int | float
 Rule = Callable[..., Any]
+Unary = Callable[[T], T]
 
 FLOAT, INT, BOOL = np.dtype(np.float32), np.dtype(np.int64), np.dtype(np.bool_)
 _PYTHON = {bool: BOOL, int: INT, float: FLOAT}
@@ -22,14 +23,14 @@ DTYPES = tuple(
 )
 
 
-def unary(kernel: str, doc: str, x: Rule | None = None, *, floats: bool = True) -> Callable[[T], T]:
+def unary(kernel: str, doc: str, x: Rule | None = None, *, floats: bool = True) -> Unary[T]:
     """An op of one tensor. ``floats``: integers and booleans become float32 first."""
     op = define(kernel, {} if x is None else {"x": x})
 
     def apply(x: T) -> T:
         if floats and x.array.dtype.kind != "f":
             x = cast(x, FLOAT)
-        return record(op, (x,))  # type: ignore[no-any-return]
+        return record(op, (x,))
 
     return _named(apply, kernel, doc)
 
@@ -148,8 +149,8 @@ def cast(x: T, dtype: np.dtype) -> T:
     if x.array.dtype == dtype:
         return x
     if dtype.kind != "f" and x.array.dtype.kind == "f":
-        return record(_CUT, (x,), {"dtype": dtype})  # type: ignore[no-any-return]
-    return record(_CAST, (x,), {"dtype": dtype})  # type: ignore[no-any-return]
+        return record(_CUT, (x,), {"dtype": dtype})
+    return record(_CAST, (x,), {"dtype": dtype})
 
 
 def checked_dtype(dtype: Any) -> np.dtype:

@@ -24,7 +24,7 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[Group] = []
         self.state: dict[Tensor, dict[str, Any]] = {}
-        groups = list(params) if not isinstance(params, Tensor) else [params]
+        groups: list[Any] = list(params) if not isinstance(params, Tensor) else [params]
         if not groups:
             raise ValueError(f"{type(self).__name__}: got no parameters")
         for group in groups if isinstance(groups[0], dict) else [{"params": groups}]:
