@@ -261,6 +261,12 @@ def test_options_reach_the_training(data: Path, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("size", [10_000, 300, 150])
+def test_a_training_of_very_few_steps(data: Path, tmp_path: Path, size: int) -> None:
+    """The schedule's rise is a quarter of them: less than one step, a part of one, one."""
+    accuracy(run(tmp_path, *quick(data), "--model", "cnn", "--batch-size", size))
+
+
 def test_train_twice_into_one_folder_leaves_the_second(data: Path, tmp_path: Path) -> None:
     accuracy(run(tmp_path, *quick(data), "--out", "out"))
     second = run(tmp_path, *quick(data), "--out", "out", "--seed", 1, "--epochs", 2)

@@ -103,7 +103,6 @@ def train(arguments: argparse.Namespace) -> int:
     info = ModelInfo(
         arguments.model, recipe.arguments, arguments.dataset, train_set.mean, train_set.std
     )
-
     if_interrupted = "interrupted before the first epoch ended; nothing was written"
 
     def on_epoch(epoch: Epoch, history: History) -> None:

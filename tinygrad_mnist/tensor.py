@@ -504,7 +504,7 @@ def _host_array(data: Any, dtype: Any) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"tensor: expected numbers, got {type(data).__name__} of {array.dtype}")
     if wanted is None and not isinstance(data, np.ndarray | np.generic):
-        kinds = {"f": FLOAT, "i": INT, "u": INT, "b": checked_dtype(bool)}
+        kinds: dict[str, np.dtype] = {"f": FLOAT, "i": INT, "u": INT, "b": checked_dtype(bool)}
         wanted = kinds[array.dtype.kind] if array.size else FLOAT
     return array.astype(checked_dtype(wanted or array.dtype), copy=False)
 

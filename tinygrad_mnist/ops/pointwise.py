@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tinygrad_mnist.autograd import Value, define, record
-from tinygrad_mnist.ops.table import BOOL, T, Unary, binary, operands, scalar, unary
+from tinygrad_mnist.ops.table import BOOL, T, binary, operands, scalar, unary
 
 # ---- arithmetic
 
@@ -106,9 +106,13 @@ square = unary("square", "x².", lambda dY, x: dY * (2 * x), floats=False)
 exp = unary("exp", "eˣ.", lambda dY, out: dY * out)
 log = unary("log", "The natural logarithm.", lambda dY, x: dY / x)
 sqrt = unary("sqrt", "√x.", lambda dY, out: dY / (2 * out))
-sin: Unary = unary("sin", "The sine of x in radians.", lambda dY, x: dY * cos(x))
-cos: Unary = unary("cos", "The cosine of x in radians.", lambda dY, x: -(dY * sin(x)))
+sin = unary("sin", "The sine of x in radians.", lambda dY, x: _sin_grad(dY, x))
+cos = unary("cos", "The cosine of x in radians.", lambda dY, x: -(dY * sin(x)))
 tanh = unary("tanh", "The hyperbolic tangent.", lambda dY, out: dY * (1 - out * out))
+
+
+def _sin_grad(dY: Any, x: Any) -> Any:
+    return dY * cos(x)
 
 
 # ---- activations and their fused gradients

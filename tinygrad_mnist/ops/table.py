@@ -13,7 +13,6 @@ from tinygrad_mnist.dispatch import call
 T = TypeVar("T", bound=Value)
 Number = bool | int | float
 Rule = Callable[..., Any]
-Unary = Callable[[T], T]
 
 FLOAT, INT, BOOL = np.dtype(np.float32), np.dtype(np.int64), np.dtype(np.bool_)
 _PYTHON = {bool: BOOL, int: INT, float: FLOAT}
@@ -23,7 +22,7 @@ DTYPES = tuple(
 )
 
 
-def unary(kernel: str, doc: str, x: Rule | None = None, *, floats: bool = True) -> Unary[T]:
+def unary(kernel: str, doc: str, x: Rule | None = None, *, floats: bool = True) -> Callable[[T], T]:
     """An op of one tensor. ``floats``: integers and booleans become float32 first."""
     op = define(kernel, {} if x is None else {"x": x})
 

@@ -5,7 +5,8 @@ to fit a box of 20x20 pixels and placed in 28x28 with its centre of mass at the 
 trained on MNIST expects just that, so ``read_digit`` makes it of any picture:
 
 1. grey values, with transparency laid over white or black, at most 512 pixels a side;
-2. the background, taken from the border pixels, is subtracted: what is left is ink;
+2. the background, a smooth surface that begins as what the border shows, is subtracted: what is
+   left is ink;
 3. Otsu's threshold finds the strokes, and the box around them, leaving out specks;
 4. the box is scaled to 20x20 and moved into place, its grey values kept.
 """
