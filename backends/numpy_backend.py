@@ -14,6 +14,14 @@ class NumpyBackend(Backend):
     xp: ClassVar[Any] = np
     array_type: ClassVar[type] = np.ndarray
 
+    # np.broadcast_to takes 1.9 µs, this 0.6; a loss's gradient is expanded from 0-d in each step.
+    def expand(self, x: Array, *, shape: Shape) -> Array:
+        if x.ndim or 1 in shape or not shape:
+            return super().expand(x, shape=shape)
+        y = np.ndarray(shape, x.dtype, x, strides=(0,) * len(shape))
+        y.flags.writeable = False
+        return y
+
     # np.sum is a wrapper in Python around this: 1.8 µs for 100 elements, and 0.9 without it.
     def sum(self, x: Array, *, dim: Shape, keepdim: bool, out: Array = None) -> Array:
         return np.add.reduce(x, dim, None, out, keepdim)  # type: ignore[call-overload]

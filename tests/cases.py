@@ -250,6 +250,19 @@ def layers(rng: Rng) -> list[Case]:
     ]
 
 
+def layer_gradients(rng: Rng) -> list[Case]:
+    """dY (N, out) and x (N, in) of a linear layer."""
+    return [
+        case(normal(rng, (3, 2)), normal(rng, (3, 4))),
+        case(normal(rng, (1, 2)), normal(rng, (1, 4))),
+        case(normal(rng, (0, 2)), normal(rng, (0, 4))),
+        case(normal(rng, (3, 1)), normal(rng, (3, 1))),
+        case(gaps(normal(rng, (3, 2))), turned(normal(rng, (3, 4)))),
+        case(normal(rng, (5, 3)), normal(rng, (5, 2))),
+        case(normal(rng, (70, 33)), normal(rng, (70, 130)), smooth=False),
+    ]
+
+
 @dataclass(frozen=True)
 class Geometry:
     """A convolution's shapes and settings."""
@@ -534,6 +547,10 @@ def masked(rng: Rng) -> list[Case]:
 def dropout(x: Any, *, p: float, seed: int) -> Any:
     random.manual_seed(seed)
     return ops.dropout(x, p)
+
+
+def linear_dw(dY: Any, x: Any) -> Any:
+    return record(products._LINEAR_DW, (dY, x))
 
 
 def conv2d_dx(dY: Any, weight: Any, **static: Any) -> Any:
@@ -985,11 +1002,20 @@ ROWS = [
     Row("argmax", ops.argmax, ("argmax",), argmaxes(spaced), argmax_of, ()),
     Row("argmax:ties", ops.argmax, ("argmax",), argmaxes(tied), argmax_of, ()),
     Row("sum_to_size", spread(ops.sum_to_size), (), SIZES, sum_to_size_of, aliases=True),
+    Row(
+        "unbroadcast",
+        lambda x, *, args: ops.unbroadcast(x, args),
+        (),
+        SIZES,
+        sum_to_size_of,
+        aliases=True,
+    ),
     Row("softmax", ops.softmax, ("exp",), along(normal), softmax_of),
     Row("log_softmax", ops.log_softmax, ("log",), along(normal), log_softmax_of),
     # products
     Row("matmul", ops.matmul, ("matmul",), matrices, np.matmul),
     Row("linear", ops.linear, ("linear",), layers, linear_of),
+    Row("linear_dw", linear_dw, ("linear_dw",), layer_gradients, lambda dY, x: dY.T @ x),
     Row("conv2d", ops.conv2d, ("conv2d",), images, conv2d_of),
     Row("conv2d_dx", conv2d_dx, ("conv2d_dx",), image_gradients, conv2d_dx_of),
     Row("conv2d_dw", conv2d_dw, ("conv2d_dw",), weight_gradients, conv2d_dw_of),

@@ -35,7 +35,7 @@ EPOCH = re.compile(
 )
 FILES = ["curves.png", "history.json", "model.safetensors"]
 # What a folder of files other than the published ones brings on the error stream
-NOTE = "tinygrad-mnist: "
+NOTE = "tinygrad_mnist: "
 TIMEOUT = 300
 MODELS, BACKENDS = ("cnn", "mlp"), ("numpy", "numba")
 EPOCHS = 3

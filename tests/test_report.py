@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -143,19 +144,18 @@ def test_unwritable_folder(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
 
 
-def test_full_disk_leaves_the_earlier_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_picture_that_does_not_fit_leaves_the_earlier_one(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for a full disk: the write fails half-way."""
     path = tmp_path / "curves.png"
     path.write_text("an earlier one")
 
-    def write_some(self: Path, content: bytes) -> int:
-        self.write_text("the first half")
-        raise OSError(28, "No space left on device", str(self))
-
-    monkeypatch.setattr(Path, "write_bytes", write_some)
-    with pytest.raises(OSError, match="No space left"):
-        plot_history(history(1), path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            plot_history(history(1), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert os.listdir(tmp_path) == ["curves.png"]
     assert path.read_text() == "an earlier one"
 

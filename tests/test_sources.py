@@ -672,7 +672,7 @@ def test_load_takes_the_folder_given_before_the_variable(
     assert found.source == f"folder {tmp_path}"
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.startswith(f"tinygrad-mnist: {tmp_path}: {NAMES[0]}")
+    assert said.err.startswith(f"tinygrad_mnist: {tmp_path}: {NAMES[0]}")
     assert said.err.count("\n") == 1
     with pytest.raises(DataError, match="no such folder"):
         sources.load("mnist", tmp_path / "absent")

@@ -19,6 +19,7 @@ from tinygrad_mnist.backend import use_backend
 from tinygrad_mnist.nn.functional import cross_entropy
 from tinygrad_mnist.training import Epoch, History, ModelFileError, ModelInfo
 from tinygrad_mnist.utils.data import DataError, DataLoader, ImageDataset
+from tinygrad_mnist.utils.files import write_whole
 
 BACKENDS = ("numpy", "numba")
 
@@ -272,7 +273,7 @@ def test_write_whole_replaces_a_file_and_heeds_the_umask(tmp_path: Path) -> None
     path.write_bytes(b"old")
     mask = os.umask(0o027)
     try:
-        training.write_whole(path, b"new")
+        write_whole(path, b"new")
     finally:
         os.umask(mask)
     assert path.read_bytes() == b"new"
@@ -284,11 +285,11 @@ def test_write_whole_leaves_nothing_where_it_fails(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
     with pytest.raises(OSError, match="target"):
-        training.write_whole(target, b"data")  # a folder is in the way
+        write_whole(target, b"data")  # a folder is in the way
     with pytest.raises(TypeError):
-        training.write_whole(tmp_path / "other", "text")  # type: ignore[arg-type]
+        write_whole(tmp_path / "other", "text")  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError):
-        training.write_whole(tmp_path / "none" / "file", b"data")
+        write_whole(tmp_path / "none" / "file", b"data")
     assert os.listdir(tmp_path) == ["target"]
     assert os.listdir(target) == []
 
@@ -297,7 +298,7 @@ def test_write_whole_keeps_the_old_file_where_it_fails(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with pytest.raises(TypeError):
-        training.write_whole(path, "text")  # type: ignore[arg-type]
+        write_whole(path, "text")  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
 

@@ -144,6 +144,8 @@ def _attempt(target: str) -> Backend | str:
         kind: type[Backend] = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         package = (error.name or module).partition(".")[0]
+        if package == __name__.partition(".")[0]:
+            return f"importing {target} failed: {error}"
         return f"the package {package} is not installed; mend it with: pip install {package}"
     except (ImportError, AttributeError) as error:
         return f"importing {target} failed: {error}"

@@ -22,6 +22,7 @@ from tinygrad_mnist.report import plot_history
 from tinygrad_mnist.training import Epoch, History, ModelFileError, ModelInfo
 from tinygrad_mnist.utils.data import DataError, DataLoader, ImageDataset, datasets
 from tinygrad_mnist.utils.data.images import ImageError, read_digit
+from tinygrad_mnist.utils.files import write_whole
 
 FAILED, INTERRUPTED = 1, 130
 EVALUATION_BATCH = 500
@@ -110,7 +111,7 @@ def train(arguments: argparse.Namespace) -> int:
         training.save_model(out / "model.safetensors", model, info)
         if_interrupted = f"interrupted; {out} holds the model after epoch {epoch.epoch}"
         text = json.dumps(history.as_dict(**about), indent=1)
-        training.write_whole(out / "history.json", text.encode())
+        write_whole(out / "history.json", text.encode())
         (out / "curves.png").unlink(missing_ok=True)  # those of an earlier training
         print(_epoch_line(epoch, epochs), flush=True)
 

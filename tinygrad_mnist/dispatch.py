@@ -81,12 +81,6 @@ def call(
     """Run one kernel on raw arrays and return what it returns, always arrays."""
     if _local.observers:
         return _observed(Call(backend, kernel, arrays, static, out))
-    return _run(backend, kernel, arrays, static, out)
-
-
-def _run(
-    backend: Backend, kernel: str, arrays: Sequence[Any], static: Mapping[str, Any], out: Any
-) -> Any:
     for value in static.values():
         if type(value) is Host:
             static = {k: v.fn() if type(v) is Host else v for k, v in static.items()}
@@ -105,11 +99,15 @@ def _as_arrays(backend: Backend, result: Any) -> Any:
     return result if result is None else backend.asarray(result)
 
 
-def _observed(call: Call) -> Any:
+def _observed(seen: Call) -> Any:
     observers = _local.observers
     for observer in observers:
-        observer.before(call)
-    result = _run(call.backend, call.kernel, call.arrays, call.static, call.out)
+        observer.before(seen)
+    _local.observers = ()  # the kernel runs as it does without them
+    try:
+        result = call(seen.backend, seen.kernel, seen.arrays, seen.static, seen.out)
+    finally:
+        _local.observers = observers
     for observer in reversed(observers):
-        observer.after(call, result)
+        observer.after(seen, result)
     return result

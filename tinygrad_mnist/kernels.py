@@ -240,6 +240,10 @@ class Backend:
         out = self.xp.matmul(x, weight.T, out=out)
         return out if bias is None else self.xp.add(out, bias, out=out)
 
+    def linear_dw(self, dY: Array, x: Array, *, out: Array = None) -> Array:
+        """Gradient of linear by its weight: dY (N, out)ᵀ · x (N, in)."""
+        return self.xp.matmul(dY.T, x, out=out)
+
     def conv2d(
         self,
         x: Array,
@@ -312,6 +316,8 @@ class Backend:
         spots = _pooled(padded.shape, size, stride)
         best = self.xp.full((*padded.shape[:2], *spots), -self.xp.inf, x.dtype)
         index = self.xp.zeros(best.shape, np.int32)
+        if padding != (0, 0):
+            index += self._first_cells(spots, size, stride, padding)
         for i, j, rows, cols in _offsets(size, spots, stride, (1, 1)):
             cell = padded[:, :, rows, cols].copy(order="C")
             better = (cell > best) | (cell != cell)
@@ -533,6 +539,12 @@ class Backend:
         padded = self.xp.full((n, c, h + 2 * ph, w + 2 * pw), value, x.dtype)
         padded[:, :, ph : ph + h, pw : pw + w] = x
         return padded
+
+    def _first_cells(self, spots: Pair, size: Pair, stride: Pair, padding: Pair) -> Array:
+        """The first cell of each window that is not padding, (H', W'): it wins if all are −∞."""
+        top = self.xp.maximum(padding[0] - stride[0] * self.xp.arange(spots[0]), 0)
+        left = self.xp.maximum(padding[1] - stride[1] * self.xp.arange(spots[1]), 0)
+        return (top[:, None] * size[1] + left).astype(np.int32)
 
     def _im2col(
         self,

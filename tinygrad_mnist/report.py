@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from tinygrad_mnist.utils.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +45,7 @@ def plot_history(history: dict[str, Any], path: str | Path) -> None:
 
     Replaces what is at ``path``, in one go. Raises OSError where it cannot be written.
     """
-    _write_whole(Path(path), _draw(history))
+    write_whole(path, _draw(history))
 
 
 def _draw(history: dict[str, Any]) -> bytes:
@@ -175,13 +176,3 @@ def _finite(values: list[float | None]) -> _Floats:
 
 def _last_epoch(history: dict[str, Any]) -> float:
     return float(history["epochs"][-1]["epoch"]) if history["epochs"] else 1.0
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write the file under another name beside it first, so that it is never there in part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -337,6 +337,7 @@ class Tensor(Value):
     amax = ops.amax
     argmax = ops.argmax
     sum_to_size = ops.sum_to_size
+    unbroadcast = ops.unbroadcast
     softmax = ops.softmax
     log_softmax = ops.log_softmax
     reshape = ops.reshape

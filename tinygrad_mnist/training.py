@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -20,6 +17,7 @@ from tinygrad_mnist.models import ARCHITECTURES
 from tinygrad_mnist.nn.functional import cross_entropy
 from tinygrad_mnist.tensor import Tensor, zeros
 from tinygrad_mnist.utils.data import DataLoader
+from tinygrad_mnist.utils.files import write_whole
 
 FORMAT = "tinygrad_mnist"
 VERSION = "1"
@@ -250,26 +248,3 @@ def _info(path: str | Path, metadata: dict[str, str]) -> ModelInfo:
             "numbers, std above 0"
         )
     return info
-
-
-def write_whole(path: str | Path, data: bytes) -> None:
-    """Write a file through a temporary one beside it, so that it is never half there."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -48,6 +48,7 @@ class _Pass:
 
     def run(self, retain_graph: bool, asked: _Asked | None = None) -> None:
         """Pass every gradient on, or only those that ``asked`` wants."""
+        deliver = self.deliver
         while self.heap:
             node = heapq.heappop(self.heap)[1]
             dYs = self.arrived.pop(node)
@@ -63,7 +64,7 @@ class _Pass:
             if not retain_graph:
                 node.free()
             for edge, dX in found:
-                self.deliver(edge, dX)
+                deliver(edge, dX)
 
 
 class _Asked:

@@ -191,7 +191,7 @@ class FunctionNode(Node):
         if not isinstance(dX, Value):
             raise TypeError(f"{self.name}.backward returned {type(dX).__name__} for argument {i}")
         if dX.array.shape != shape:
-            dX = dX.sum_to_size(shape)
+            dX = dX.unbroadcast(shape)
         held = [v for v in (*vars(self.ctx).values(), *dYs) if isinstance(v, Value)]
         held += [v for v, _, _ in self.saved or () if isinstance(v, Value)]
         return dX.clone() if any(dX.version is v.version for v in held) else dX

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
-from tinygrad_mnist.kernels import Backend
+from tinygrad_mnist.kernels import Backend, Shape
 
 Hook = Callable[[Any], Any]
 Edge = tuple["Node | Value", int]  # a node and which of its results, or a leaf and 0
@@ -52,7 +52,7 @@ class Value:
     def __add__(self, other: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} does not add")
 
-    def sum_to_size(self, *shape: Any) -> Any:
+    def unbroadcast(self, shape: Shape) -> Any:
         raise NotImplementedError(f"{type(self).__name__} does not sum")
 
 

@@ -30,6 +30,7 @@ Getter = Callable[[Any], Any]  # from a node, what a rule's parameter names
 RESULTS = ("out", "out_1", "out_2")
 DEFINED: list[Op] = []  # every op there is, for the test that each has a row
 _NO_STATIC: dict[str, Any] = {}
+_new = object.__new__
 
 
 @dataclass(slots=True)
@@ -66,6 +67,7 @@ class Plan:
     op: Op
     runs: tuple[tuple[int, Rule, tuple[Getter, ...]], ...]  # input, its rule, the rule's arguments
     keeps: tuple[bool, ...]  # per input, whether a rule that runs names it
+    kept: tuple[int, ...]  # the inputs for which that is so
     results: tuple[int, ...]  # the results that such a rule names
     dtype: bool  # whether such a rule names the first input's dtype
     frees: bool  # whether anything is kept
@@ -110,6 +112,7 @@ def _planned(op: Op, mask: int) -> Plan:
             (i, rule, tuple(_getter(n, op) for n in _parameters(rule)[skip:])) for i, rule in chosen
         ),
         keeps=keeps,
+        kept=tuple(i for i, keep in enumerate(keeps) if keep),
         results=results,
         dtype=any(name.endswith("_dtype") for name in names),
         frees=any(keeps) or bool(results),
@@ -148,8 +151,10 @@ def record(op: Op, inputs: Sequence[Any], static: dict[str, Any] = _NO_STATIC) -
 
     Returns a value, or a tuple of values for a kernel with several results.
     """
+    # One long function: half of a small op's time is Python's calls, so it makes few.
     first = None
-    tracked = False
+    mask = 0  # a bit for each input that takes a gradient
+    bit = 1
     arrays: list[Any] = []
     for x in inputs:
         if isinstance(x, Value):
@@ -158,17 +163,22 @@ def record(op: Op, inputs: Sequence[Any], static: dict[str, Any] = _NO_STATIC) -
             elif x.backend is not first.backend:
                 raise _two_backends(op.name, first, x)
             if x.tracked:
-                tracked = True
+                mask += bit
             arrays.append(x.array)
         else:
             arrays.append(x)
+        bit += bit
     assert first is not None, f"{op.name}: called without a value"
     backend = first.backend
     try:
         result = dispatch.call(backend, op.kernel, arrays, static)
     except (ValueError, IndexError, TypeError) as error:
         raise _explained(op, arrays, error) from error
-    node = _linked(op, inputs, static) if tracked and mode.enabled else None
+    node = None
+    if mask and mode.enabled:
+        plan = op.plans.get(mask) or op.plan(mask)
+        if plan.runs:
+            node = _node(plan, inputs, static)
     if type(result) is tuple:
         return _several(op, node, result, first.result_type, backend)
     value = wrap(first.result_type, result, backend, first.version if op.view else None)
@@ -176,20 +186,40 @@ def record(op: Op, inputs: Sequence[Any], static: dict[str, Any] = _NO_STATIC) -
         value.node = node
         value.tracked = True
         if node.plan.results:
-            node.keep(value, 0)
+            node.kept = {0: _entry(value)}
     return value
 
 
-def _linked(op: Op, inputs: Sequence[Any], static: dict[str, Any]) -> OpNode | None:
-    """A node over ``inputs``; None where no rule would run."""
-    mask = 0
-    bit = 1
-    for x in inputs:
-        if isinstance(x, Value) and x.tracked:
-            mask += bit
-        bit += bit
-    plan = op.plans.get(mask) or op.plan(mask)
-    return OpNode(plan, inputs, static) if plan.runs else None
+def _node(plan: Plan, inputs: Sequence[Any], static: dict[str, Any]) -> OpNode:
+    """A node over ``inputs``, keeping what its rules name."""
+    node = _new(OpNode)  # as in wrap: a class with __init__ costs twice as much to call
+    node.plan = plan
+    node.static = static
+    node.hooks = None
+    node.kept = None
+    node.seq = next(sequence)
+    node.inputs = found = []
+    writes = 0
+    for x, keeps in zip(inputs, plan.keeps):  # noqa: B905  the last inputs may be left out
+        if not isinstance(x, Value):
+            found.append(x)
+        elif keeps:
+            found.append(x)
+            writes += x.version[0]
+        elif not x.tracked:
+            found.append((None, 0, x.array.shape))
+        elif x.node is None:
+            found.append(x)
+        else:
+            found.append((x.node, x.output, x.array.shape))
+    node.writes = writes
+    node.dtype = inputs[0].array.dtype if plan.dtype else None
+    return node
+
+
+def _entry(value: Value) -> tuple[Any, ...]:
+    """What a node keeps of its result: all but the node, so that no cycle arises."""
+    return value.array, value.backend, value.version, value.version[0], type(value)
 
 
 def _several(op: Op, node: OpNode | None, results: Any, kind: type[Value], backend: Backend) -> Any:
@@ -198,8 +228,7 @@ def _several(op: Op, node: OpNode | None, results: Any, kind: type[Value], backe
         for i, value in enumerate(values):
             if i < op.differentiable:
                 value.node, value.output, value.tracked = node, i, True
-            if i in node.plan.results:
-                node.keep(value, i)
+        node.kept = {i: _entry(values[i]) for i in node.plan.results}
     return values
 
 
@@ -212,29 +241,12 @@ class OpNode(Node):
 
     __slots__ = ("dtype", "inputs", "kept", "plan", "static", "writes")
 
-    def __init__(self, plan: Plan, inputs: Sequence[Any], static: dict[str, Any]) -> None:
-        self.plan = plan
-        self.static = static
-        self.hooks = None
-        self.seq = next(sequence)
-        self.kept: dict[int, tuple[Any, ...]] | None = None
-        self.inputs: list[Any] | None
-        self.inputs = found = []
-        writes = 0  # what is kept must not be written to until backward
-        for x, keeps in zip(inputs, plan.keeps):  # noqa: B905  the last inputs may be left out
-            if not isinstance(x, Value):
-                found.append(x)
-            elif keeps:
-                found.append(x)
-                writes += x.version[0]
-            elif not x.tracked:
-                found.append((None, 0, x.array.shape))
-            elif x.node is None:
-                found.append(x)
-            else:
-                found.append((x.node, x.output, x.array.shape))
-        self.writes = writes
-        self.dtype = inputs[0].array.dtype if plan.dtype else None
+    plan: Plan
+    inputs: list[Any] | None  # None: freed
+    static: dict[str, Any]
+    kept: dict[int, tuple[Any, ...]] | None  # results, see _entry
+    writes: int  # to the inputs that rules name, when they were recorded; backward wants the same
+    dtype: Any  # of the first input, where a rule names it
 
     @property
     def name(self) -> str:
@@ -243,11 +255,6 @@ class OpNode(Node):
     @property
     def results(self) -> int:
         return self.plan.op.differentiable
-
-    def keep(self, value: Value, output: int) -> None:
-        """Keep a result without its node, so that no cycle arises."""
-        entry = (value.array, value.backend, value.version, value.version[0], type(value))
-        self.kept = {**(self.kept or {}), output: entry}
 
     def result(self, output: int) -> Any:
         """A result that was kept, joined to this node again."""
@@ -271,19 +278,24 @@ class OpNode(Node):
         plan, inputs = self.plan, self.inputs
         if inputs is None:
             raise freed(self)
-        if plan.frees:
+        if plan.kept:
             self._check_unwritten(inputs)
         if plan.op.joint is not None:
             return self._together(dYs, inputs, wanted)
+        dY = dYs[0]
         found = []
         for i, rule, getters in plan.runs:
             x = inputs[i]
-            edge = _edge(x)
+            if type(x) is tuple:
+                target, output, shape = x
+                edge = (target, output)
+            else:
+                shape = x.array.shape
+                edge = (x, 0) if x.node is None else (x.node, x.output)
             if wanted is None or wanted(edge):
-                dX = rule(dYs[0], *[getter(self) for getter in getters])
-                shape = x[2] if type(x) is tuple else x.array.shape
+                dX = rule(dY, *[getter(self) for getter in getters]) if getters else rule(dY)
                 if dX.array.shape != shape:
-                    dX = dX.sum_to_size(shape)  # the op broadcast this input
+                    dX = dX.unbroadcast(shape)
                 found.append((edge, dX))
         return found
 
@@ -292,17 +304,19 @@ class OpNode(Node):
     ) -> Sequence[tuple[Edge, Any]]:
         _, joint, getters = self.plan.runs[0]
         dXs = joint(*dYs, *[getter(self) for getter in getters])
-        found = [(_edge(inputs[i]), dXs[i]) for i, _, _ in self.plan.runs if dXs[i] is not None]
-        return found if wanted is None else [(e, dX) for e, dX in found if wanted(e)]
+        found = [(_edge(inputs[i]), dXs[i]) for i, _, _ in self.plan.runs]
+        return [
+            (edge, dX) for edge, dX in found if dX is not None and (wanted is None or wanted(edge))
+        ]
 
     def _check_unwritten(self, inputs: list[Any]) -> None:
         writes = 0
-        for x, keeps in zip(inputs, self.plan.keeps):  # noqa: B905
-            if keeps and isinstance(x, Value):
-                writes += x.version[0]
+        for i in self.plan.kept:
+            if i < len(inputs) and isinstance(inputs[i], Value):
+                writes += inputs[i].version[0]
         if writes != self.writes:
-            names = [n for n, k in zip(self.plan.op.contract.inputs, self.plan.keeps) if k]  # noqa: B905
-            shapes = [tuple(x.array.shape) for x in inputs if isinstance(x, Value)]
+            names = [self.plan.op.contract.inputs[i] for i in self.plan.kept]
+            shapes = [tuple(inputs[i].array.shape) for i in self.plan.kept]
             raise overwritten(self, f"{' and '.join(names)} (shapes {shapes})")
 
     def free(self) -> None:

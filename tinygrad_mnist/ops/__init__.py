@@ -42,6 +42,7 @@ from tinygrad_mnist.ops.reductions import (
     softmax,
     sum,
     sum_to_size,
+    unbroadcast,
 )
 from tinygrad_mnist.ops.shapes import (
     clone,
@@ -110,6 +111,7 @@ __all__ = [
     "take_scaled",
     "tanh",
     "transpose",
+    "unbroadcast",
     "unsqueeze",
     "view",
     "where",

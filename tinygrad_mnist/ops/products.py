@@ -20,12 +20,19 @@ _MATMUL = define(
         "y": lambda dZ, x: _matmul(mT(x), dZ),
     },
 )
-_LINEAR = define(
+_LINEAR: Op = define(
     "linear",
     {
         "x": lambda dY, weight: _matmul(dY, weight),
-        "weight": lambda dY, x: _matmul(mT(dY), x),
+        "weight": lambda dY, x: record(_LINEAR_DW, (dY, x)),
         "bias": lambda dY: dY,
+    },
+)
+_LINEAR_DW: Op = define(
+    "linear_dw",
+    {
+        "dY": lambda dZ, x: record(_LINEAR, (x, dZ)),
+        "x": lambda dZ, dY: _matmul(dY, dZ),
     },
 )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 from tinygrad_mnist.autograd import define, record
 from tinygrad_mnist.kernels import Shape
 from tinygrad_mnist.ops.pointwise import exp, log
-from tinygrad_mnist.ops.shapes import broadcast, reshape
+from tinygrad_mnist.ops.shapes import broadcast, reshape, shape_of
 from tinygrad_mnist.ops.table import FLOAT, INT, T, cast, checked_dim, checked_dims
 
 Dim = int | tuple[int, ...] | list[int] | None
@@ -75,16 +76,28 @@ def sum_to_size(x: T, *shape: Any) -> T:
 
     ValueError where ``shape`` does not broadcast to the shape of ``x``.
     """
-    sizes: Shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple) else shape
+    sizes = shape_of(shape)
     old = tuple(x.array.shape)
     new = len(old) - len(sizes)
     if new < 0 or any(s not in (o, 1) for s, o in zip(sizes, old[max(0, new) :], strict=True)):
         raise ValueError(f"sum_to_size: shape {old} does not sum to {sizes}")
-    kept = tuple(i for i, o in enumerate(old) if i >= new and sizes[i - new] != o)
-    if new:
-        x = _sum(x, (*range(new), *kept), False)
-        return reshape(x, sizes) if kept else x
-    return _sum(x, kept, True) if kept else x
+    return unbroadcast(x, sizes)
+
+
+def unbroadcast(x: T, shape: Shape) -> T:
+    """``sum_to_size`` of a shape that is known to have been broadcast to that of ``x``."""
+    dims, keepdim, reshaped = _broadcast_dims(x.array.shape, shape)
+    if dims:
+        x = _sum(x, dims, keepdim)
+    return reshape(x, shape) if reshaped else x
+
+
+@cache
+def _broadcast_dims(old: Shape, shape: Shape) -> tuple[Shape, bool, bool]:
+    """The dims to sum, whether they stay as size 1, and whether a reshape must follow."""
+    new = len(old) - len(shape)
+    kept = tuple(i for i, o in enumerate(old) if i >= new and shape[i - new] != o)
+    return (*range(new), *kept), not new, bool(new and kept)
 
 
 def _kept(dY: Any, shape: Shape, dim: Shape) -> Any:

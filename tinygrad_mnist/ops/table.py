@@ -68,6 +68,8 @@ def _named(function: Any, name: str, doc: str) -> Any:
 
 # ---- dtypes
 
+COMPARISONS = frozenset({"equal", "not_equal", "less", "less_equal", "greater", "greater_equal"})
+
 _RANK = {"b": 0, "u": 1, "i": 1, "f": 2}
 
 
@@ -122,7 +124,7 @@ def _with_number(name: str, dtype: np.dtype, number: Any) -> np.dtype:
     rank = 0 if isinstance(number, bool) else 1 if isinstance(number, int) else 2
     if rank > _RANK[dtype.kind]:
         return INT if rank == 1 else FLOAT
-    if rank == 1 and dtype.kind in "iu" and not _holds(dtype, number):
+    if rank == 1 and dtype.kind in "iu" and not _holds(dtype, number) and name not in COMPARISONS:
         raise OverflowError(f"{name}: {number} does not fit the tensor's dtype {dtype}")
     return dtype
 
@@ -192,8 +194,8 @@ def checked_dim(name: str, dim: int, ndim: int) -> int:
 
 
 def checked_dims(name: str, dim: Any, ndim: int) -> tuple[int, ...]:
-    """``dim``, None (all) or several as a tuple counted from 0; ValueError for a repeated one."""
-    if dim is None:
+    """``dim``, None or () (all) or several as a tuple from 0; ValueError for a repeated one."""
+    if dim is None or dim == () or dim == []:
         return tuple(range(ndim))
     dims = tuple(
         checked_dim(name, d, ndim) for d in (dim if isinstance(dim, tuple | list) else (dim,))

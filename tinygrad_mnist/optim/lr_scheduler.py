@@ -91,7 +91,8 @@ class OneCycleLR(LRScheduler):
             along = step / self.peak
             ends, momenta = (self.initial_lr, self.max_lr), self.momenta
         else:
-            along = (step - self.peak) / (self.total_steps - 1 - self.peak)
+            rest = self.total_steps - 1 - self.peak
+            along = (step - self.peak) / rest if rest else 1.0
             ends, momenta = (self.max_lr, self.final_lr), self.momenta and self.momenta[::-1]
         group["lr"] = _cosine(*ends, along)
         if momenta:

@@ -44,7 +44,7 @@ class Arrays(NamedTuple):
 
 def to_stderr(line: str) -> None:
     """Print a line for people to the error stream."""
-    print(f"tinygrad-mnist: {line}", file=sys.stderr)
+    print(f"tinygrad_mnist: {line}", file=sys.stderr)
 
 
 def load(
