@@ -1,0 +1,62 @@
+"""What the README says: its Python blocks run, its commands exist, its links lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import tinygrad_mnist as tg
+from tinygrad_mnist import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture
+def numpy_backend():
+    with tg.use_backend("numpy"):
+        yield
+
+
+def test_python_blocks_run_in_order(
+    numpy_backend: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names: dict[str, object] = {}
+    exec("from tinygrad_mnist.ops.table import unary", names)
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    said = capsys.readouterr().out
+    loss, right = re.search(r"loss (\S+), (\d+) of 256 right", said).groups()  # type: ignore[union-attr]
+    assert float(loss) < 0.2
+    assert int(right) > 245
+
+
+def test_commands_are_understood() -> None:
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    commands = [line for line in lines if line.startswith("python -m tinygrad_mnist")]
+    assert len(commands) >= 4
+    for line in commands:
+        arguments = cli._parser().parse_args(shlex.split(line)[3:])
+        assert callable(arguments.run)
+
+
+def test_links_lead_to_files() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_every_file_of_the_plan_is_there() -> None:
+    plan = blocks("")[0]
+    folder = ROOT
+    for line in plan.splitlines():
+        for name in re.findall(r"[\w/]+\.py|\w+/", line.split("   ")[0] + " "):
+            if not line.startswith(" "):
+                folder = ROOT
+            assert (folder / name).exists() or (ROOT / name).exists(), name
+            if name.endswith("/") and not line.startswith(" "):
+                folder = ROOT / name
