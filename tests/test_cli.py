@@ -412,7 +412,7 @@ def in_terminal(cwd: Path, *arguments: object, ctrl_c_at: str | None = None) -> 
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        preexec_fn=lambda: os.login_tty(0),  # so that it is the terminal whose Ctrl-C counts
+        preexec_fn=_at_the_terminal,
     )
     os.close(theirs)
     shown = b""
@@ -423,6 +423,12 @@ def in_terminal(cwd: Path, *arguments: object, ctrl_c_at: str | None = None) -> 
                 stream.write(b"\x03")
                 ctrl_c_at = None
     return process.wait(TIMEOUT), shown.decode()
+
+
+def _at_the_terminal() -> None:
+    """In the new process: its terminal's Ctrl-C counts, also where these tests ignore theirs."""
+    os.login_tty(0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _read(stream: Any) -> bytes:

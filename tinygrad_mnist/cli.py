@@ -9,12 +9,13 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinygrad_mnist import __version__, config, models, optim, training
+from tinygrad_mnist import __version__, config, models, nn, optim, training
 from tinygrad_mnist.autograd import no_grad
 from tinygrad_mnist.backend import BackendError, current, resolve, set_backend, statuses
 from tinygrad_mnist.random import manual_seed
@@ -76,6 +77,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 # ---- the commands
 
 
+@dataclass
+class _Output:
+    """What a training leaves in its folder: written anew after each epoch."""
+
+    folder: Path
+    model: nn.Module
+    info: ModelInfo
+    about: dict[str, Any]
+    epochs: int
+    saved: int = 0  # the epoch whose model is there
+
+    def after_epoch(self, epoch: Epoch, history: History) -> None:
+        training.save_model(self.folder / "model.safetensors", self.model, self.info)
+        self.saved = epoch.epoch
+        text = json.dumps(history.as_dict(**self.about), indent=1)
+        write_whole(self.folder / "history.json", text.encode())
+        (self.folder / "curves.png").unlink(missing_ok=True)  # those of an earlier training
+        print(_epoch_line(epoch, self.epochs), flush=True)
+
+    def interrupted(self) -> str:
+        if not self.saved:
+            return "interrupted before the first epoch ended; nothing was written"
+        return f"interrupted; {self.folder} holds the model after epoch {self.saved}"
+
+
 def train(arguments: argparse.Namespace) -> int:
     """Train a model and write it, its history and its curves to ``--out``."""
     backend = current()
@@ -104,17 +130,7 @@ def train(arguments: argparse.Namespace) -> int:
     info = ModelInfo(
         arguments.model, recipe.arguments, arguments.dataset, train_set.mean, train_set.std
     )
-    if_interrupted = "interrupted before the first epoch ended; nothing was written"
-
-    def on_epoch(epoch: Epoch, history: History) -> None:
-        nonlocal if_interrupted
-        training.save_model(out / "model.safetensors", model, info)
-        if_interrupted = f"interrupted; {out} holds the model after epoch {epoch.epoch}"
-        text = json.dumps(history.as_dict(**about), indent=1)
-        write_whole(out / "history.json", text.encode())
-        (out / "curves.png").unlink(missing_ok=True)  # those of an earlier training
-        print(_epoch_line(epoch, epochs), flush=True)
-
+    output = _Output(out, model, info, about, epochs)
     test = DataLoader(test_set, EVALUATION_BATCH)
     try:
         print(
@@ -123,10 +139,12 @@ def train(arguments: argparse.Namespace) -> int:
             f"backend {backend.name}, seed {arguments.seed}",
             flush=True,
         )
-        history = training.fit(model, optimizer, batches, test, epochs, scheduler, on_epoch)
+        history = training.fit(
+            model, optimizer, batches, test, epochs, scheduler, output.after_epoch
+        )
         plot_history(history.as_dict(**about), out / "curves.png")
     except KeyboardInterrupt:
-        print(if_interrupted, file=sys.stderr)
+        print(output.interrupted(), file=sys.stderr)
         return INTERRUPTED
     print(f"wrote model.safetensors, history.json and curves.png to {out}")
     print(f"test accuracy: {history.epochs[-1].test_accuracy:.2%}")
