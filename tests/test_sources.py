@@ -350,8 +350,13 @@ def test_ctrl_c_leaves_nothing_behind(
     server = serve({f"{NAMES[2]}.gz": INTERRUPT})
     cache = tmp_path / "cache"
 
-    with pytest.raises(KeyboardInterrupt):
-        load(make_dataset(server.url, packed_sums=packed_sums), cache)
+    # where the tests run in the background, Ctrl-C may be ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            load(make_dataset(server.url, packed_sums=packed_sums), cache)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
     assert len(server.asked) == 3
     assert not cache.exists()

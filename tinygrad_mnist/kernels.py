@@ -83,6 +83,9 @@ class Backend:
     xp: ClassVar[Any]
     array_type: ClassVar[type]
 
+    def __repr__(self) -> str:
+        return f"<backend {self.name}>"
+
     # ---- the host and the device
 
     @classmethod

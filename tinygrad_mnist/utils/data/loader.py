@@ -43,6 +43,10 @@ class ImageDataset:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        shape = tuple(self.images.shape)
+        return f"ImageDataset({shape}, mean={self.mean}, std={self.std}, {self.backend!r})"
+
     def batch(self, index: Tensor) -> Tensor:
         """The images at ``index`` (n,) int64: float32 (n, 1, H, W)."""
         scale = 1 / (255 * self.std)
@@ -75,6 +79,9 @@ class DataLoader:
     def __len__(self) -> int:
         full, rest = divmod(len(self.dataset), self.batch_size)
         return full + bool(rest and not self.drop_last)
+
+    def __repr__(self) -> str:
+        return f"DataLoader({len(self)} batches of {self.batch_size}, shuffle={self.shuffle})"
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = np.arange(len(self.dataset), dtype=np.int64)
