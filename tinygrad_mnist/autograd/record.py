@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from tinygrad_mnist import dispatch
 from tinygrad_mnist.autograd.graph import (
     Edge,
@@ -343,9 +345,23 @@ def _two_backends(name: str, x: Value, y: Value) -> RuntimeError:
 
 def _explained(op: Op, arrays: Sequence[Any], error: Exception) -> Exception:
     """The kernel's error, with the op and what it was given."""
+    shapes = [tuple(a.shape) for a in arrays if hasattr(a, "shape")]
+    if op.contract.kind == "elementwise" and not _broadcasts(shapes):
+        return ValueError(
+            f"{op.name}: shapes {' and '.join(map(str, shapes))} do not broadcast; counted from "
+            "the last dim, sizes must be equal or 1"
+        )
     given = ", ".join(
         f"{a.dtype}{tuple(a.shape)}" if hasattr(a, "shape") else repr(a) for a in arrays
     )
     message = str(error)
     prefix = "" if message.startswith(f"{op.name}: ") else f"{op.name}: "
     return type(error)(f"{prefix}{message} (operands: {given})")
+
+
+def _broadcasts(shapes: list[Shape]) -> bool:
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        return False
+    return True

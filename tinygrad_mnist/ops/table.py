@@ -31,7 +31,8 @@ def unary(kernel: str, doc: str, x: Rule | None = None, *, floats: bool = True) 
             x = cast(x, FLOAT)
         return record(op, (x,))
 
-    return _named(apply, kernel, doc)
+    note = " Integers and booleans become float32 first." if floats else ""
+    return _named(apply, kernel, f"{doc}\n\nOf the shape of ``x``.{note}")
 
 
 def binary(
@@ -48,7 +49,12 @@ def binary(
             x, y = operands(kernel, x, y, floats)
         return record(op, (x, y))
 
-    return _named(apply, kernel, doc)
+    note = (
+        "``x`` and ``y`` are tensors, or one is an array or a number; their shapes are broadcast, "
+        "their dtypes promoted. ValueError for shapes that do not broadcast, TypeError for what is "
+        "no number."
+    )
+    return _named(apply, kernel, f"{doc}\n\n{note}")
 
 
 def _alike(x: Any, y: Any) -> bool:
