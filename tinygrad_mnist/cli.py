@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except EXPECTED as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_reason(error)}", file=sys.stderr)
         return FAILED
 
 
@@ -176,7 +176,7 @@ def predict(arguments: argparse.Namespace) -> int:
         try:
             digit = read_digit(path)
         except (ImageError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {_reason(error)}", file=sys.stderr)
             failed = True
             continue
         picture = ImageDataset(digit[None], np.zeros(1, np.uint8), info.mean, info.std)
@@ -204,6 +204,13 @@ def backends(arguments: argparse.Namespace) -> int:
 
 
 # ---- what they share
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, a file's trouble as Unix tools say it."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _writable_folder(path: str) -> Path:
@@ -240,14 +247,21 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
 
     command = _command(commands, "train", train)
-    command.add_argument("--model", choices=list(models.RECIPES), default="cnn")
-    _add_dataset(command, "mnist")
-    command.add_argument("--epochs", type=_count, metavar="N", help="default: the model's")
-    command.add_argument("--batch-size", type=_count, metavar="N", help="default: the model's")
     command.add_argument(
-        "--lr", type=_rate, metavar="X", help="learning rate (cnn: its peak); default: the model's"
+        "--model", choices=list(models.RECIPES), default="cnn", help="default: cnn"
     )
-    command.add_argument("--optimizer", choices=["adam", "sgd"], default="adam")
+    _add_dataset(command, "mnist")
+    command.add_argument("--epochs", type=_count, metavar="N", help=_per_model("epochs"))
+    command.add_argument("--batch-size", type=_count, metavar="N", help=_per_model("batch_size"))
+    command.add_argument(
+        "--lr", type=_rate, metavar="X", help=f"learning rate, cnn: its peak; {_per_model('lr')}"
+    )
+    command.add_argument(
+        "--optimizer",
+        choices=["adam", "sgd"],
+        default="adam",
+        help="default: adam; sgd has momentum 0.9",
+    )
     command.add_argument("--seed", type=_seed, default=0, metavar="N", help="default: 0")
     command.add_argument("--out", default="mnist-out", metavar="DIR", help="default: ./mnist-out")
     _add_backend(command)
@@ -266,6 +280,11 @@ def _parser() -> argparse.ArgumentParser:
 
     _command(commands, "backends", backends)
     return parser
+
+
+def _per_model(option: str) -> str:
+    found = [f"{getattr(recipe, option)} for {name}" for name, recipe in models.RECIPES.items()]
+    return f"default: {', '.join(found)}"
 
 
 def _command(commands: Any, name: str, run: Callable[..., int]) -> argparse.ArgumentParser:
