@@ -20,6 +20,16 @@ BACKENDS = [pytest.param(n, marks=pytest.mark.gpu if n == "cupy" else ()) for n 
 _drawn: Counter[tuple[str, str]] = Counter()  # (row, backend) → cases compared
 
 
+def pytest_configure() -> None:
+    """A required backend that is misspelt would be required of no test."""
+    unknown = [name for name in config.required_backends() if name not in NAMES]
+    if unknown:
+        raise pytest.UsageError(
+            f"{config.REQUIRE} names {', '.join(map(repr, unknown))}; "
+            f"expected some of {', '.join(NAMES)}"
+        )
+
+
 @cache
 def _load(name: str) -> Backend | str:
     """The backend, or why it cannot run here."""

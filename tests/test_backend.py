@@ -99,7 +99,7 @@ def test_use_backend_is_of_this_thread_only() -> None:
         thread = threading.Thread(target=lambda: seen.append(choice._scoped.get()))
         thread.start()
         thread.join()
-    assert seen == [None]
+    assert seen == [()]
 
 
 def test_use_backend_can_be_entered_again() -> None:

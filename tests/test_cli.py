@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import termios
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import product
@@ -24,6 +25,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import tinygrad_mnist
+from tinygrad_mnist import models, training
+from tinygrad_mnist.backend import use_backend
+from tinygrad_mnist.training import ModelInfo
 from tinygrad_mnist.utils.data.idx import idx_header
 
 ROOT = Path(tinygrad_mnist.__file__).parents[1]
@@ -514,7 +518,37 @@ def test_ctrl_c_in_the_first_epoch_writes_nothing(tmp_path: Path) -> None:
     with started(tmp_path, "train", "--data", many, *options) as process:
         lines = interrupted(process, "training cnn")
     assert lines == ["interrupted before the first epoch ended; nothing was written"]
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
+
+
+# Presses Ctrl-C while the program is being imported, and while it reads its arguments
+EARLY = {
+    "import": """
+        class Finder:
+            def find_spec(self, name, *_):
+                if name == "tinygrad_mnist.cli":
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Finder())""",
+    "arguments": """
+        def parse_args(self, arguments):
+            raise KeyboardInterrupt
+        argparse.ArgumentParser.parse_args = parse_args""",
+}
+
+
+@pytest.mark.parametrize("when", EARLY)
+def test_ctrl_c_before_the_command_begins_is_one_line(tmp_path: Path, when: str) -> None:
+    start = 'runpy.run_module("tinygrad_mnist", run_name="__main__")'
+    code = f"import argparse, runpy, sys\n{textwrap.dedent(EARLY[when])}\n{start}"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
 def test_a_reader_that_goes_away_ends_training_quietly(data: Path, tmp_path: Path) -> None:
@@ -538,6 +572,24 @@ def test_head_gets_its_line_and_no_traceback(tmp_path: Path, command: list[str])
         shell, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
     )
     assert (len(done.stdout.splitlines()), done.stderr) == (1, "")
+
+
+UNPRINTABLE = os.fsdecode(b"\xff")
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    strict = {"PYTHONIOENCODING": "utf-8:strict"}
+    picture = draw(tmp_path / f"{UNPRINTABLE}.png", 1, True).name
+    done = run(tmp_path, "predict", model, picture, "none.png", **strict)
+    assert predicted(done.stdout.strip()) in range(10)
+    assert done.stdout.startswith(r"\udcff.png: ")
+    assert "none.png" in failure(done)
+    done = run(tmp_path, *quick(data), "--out", f"o{UNPRINTABLE}", **strict)
+    accuracy(done)
+    assert done.stdout.splitlines()[-2].endswith(r" to o\udcff")
+    assert sorted(path.name for path in (tmp_path / f"o{UNPRINTABLE}").iterdir()) == FILES
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])
@@ -639,8 +691,28 @@ def test_out_that_cannot_be_written(data: Path, tmp_path: Path, below: str) -> N
     assert tmp_path.joinpath("file").read_text() == "in the way"
 
 
-def test_data_that_is_not_there(tmp_path: Path) -> None:
-    assert "nowhere" in failure(run(tmp_path, *quick(tmp_path / "nowhere")))
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_where_a_file_goes_is_named_before_the_training(
+    data: Path, tmp_path: Path, name: str
+) -> None:
+    tmp_path.joinpath("out", name).mkdir(parents=True)
+    done = run(tmp_path, *quick(data), "--out", "out")
+    assert f"cannot write to --out out: {name} is a folder there" in failure(done)
+    assert done.stdout == ""
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+
+
+@pytest.mark.parametrize("out", ["out", "new/parents/out"])
+def test_data_that_is_not_there_and_no_folder_left_for_it(tmp_path: Path, out: str) -> None:
+    assert "nowhere" in failure(run(tmp_path, *quick(tmp_path / "nowhere"), "--out", out))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
+    tmp_path.joinpath("mine").mkdir()
+    failure(run(tmp_path, *quick(tmp_path / "nowhere"), "--out", "mine/out"))
+    failure(run(tmp_path, *quick(tmp_path / "nowhere"), "--out", "mine"))
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
 
 
 def test_data_folder_without_the_files(tmp_path: Path) -> None:
@@ -680,7 +752,7 @@ def test_damaged_data(
     line = failure(run(tmp_path, *quick(folder), "--out", "out"))
     assert word in line
     assert str(folder) in line
-    assert list(tmp_path.joinpath("out").iterdir()) == []
+    assert not tmp_path.joinpath("out").exists()
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
@@ -825,6 +897,47 @@ def test_a_file_that_is_no_model(
         assert BAD_MODELS[damage] in line
 
 
+def write_model(path: Path, architecture: str, arguments: dict[str, int]) -> Path:
+    """A model that nobody trained."""
+    with use_backend("numpy"):
+        made = models.ARCHITECTURES[architecture](**arguments)
+        training.save_model(path, made, ModelInfo(architecture, arguments, "mnist", 0.1, 0.3))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("command", "architecture", "arguments", "needed"),
+    [
+        ("predict", "cnn", {"channels": 3}, "{'channels': 1}"),
+        ("predict", "mlp", {"features": 100, "hidden": 8}, "{'features': 784}"),
+        ("evaluate", "cnn", {"channels": 3}, "{'channels': 1, 'classes': 10}"),
+        ("evaluate", "mlp", {"features": 100}, "{'features': 784, 'classes': 10}"),
+        ("evaluate", "mlp", {"classes": 5}, "{'features': 784, 'classes': 10}"),
+        ("evaluate", "cnn", {"classes": 11}, "{'channels': 1, 'classes': 10}"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_images(
+    data: Path,
+    tmp_path: Path,
+    command: str,
+    architecture: str,
+    arguments: dict[str, int],
+    needed: str,
+) -> None:
+    file = write_model(tmp_path / "m.safetensors", architecture, arguments)
+    picture = draw(tmp_path / "1.png", 1, True)
+    more = [picture] if command == "predict" else ["--data", data]
+    line = failure(run(tmp_path, command, file, *more))
+    assert str(file) in line
+    assert f"its arguments are {arguments}" in line
+    assert f"needed: {needed}" in line
+
+
+def test_a_model_of_another_inner_size_fits(data: Path, tmp_path: Path) -> None:
+    file = write_model(tmp_path / "m.safetensors", "mlp", {"hidden": 8})
+    accuracy(run(tmp_path, "evaluate", file, "--data", data))
+
+
 def test_a_model_of_a_dataset_not_known_here(model: Path, data: Path, tmp_path: Path) -> None:
     rewritten(model, lambda _, metadata: metadata.update(dataset="mine"))
     line = failure(run(tmp_path, "evaluate", model, "--data", data))
@@ -843,4 +956,24 @@ def test_diverging_training_is_one_line_and_writes_nothing(
     options = ["--lr", "1e6", "--optimizer", "sgd", "--out", "out", "--backend", backend]
     done = run(tmp_path, *quick(data), "--model", model, *options)
     assert re.search(r"loss became (nan|inf).*smaller learning rate", failure(done))
-    assert list(tmp_path.joinpath("out").iterdir()) == []
+    assert not tmp_path.joinpath("out").exists()
+
+
+# ---- the tests' own switch
+
+
+def test_a_misspelt_required_backend_ends_the_test_run() -> None:
+    tests = Path(__file__).parent
+    pytest_ = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only"]
+    done = subprocess.run(
+        [*pytest_, "test_imports.py"],
+        cwd=tests,
+        env=environment(TINYGRAD_MNIST_REQUIRE="numpy,cupy,nunba"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert len(lines) == 1, done.stderr
+    assert "TINYGRAD_MNIST_REQUIRE names 'nunba'; expected some of numpy, numba, cupy" in lines[0]

@@ -1,11 +1,14 @@
 """Modules as trees, their state, and the layers' corners."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
 import tinygrad_mnist as tg
 import tinygrad_mnist.nn.functional as F
-from tinygrad_mnist import nn, optim
+from tinygrad_mnist import nn, ops, optim
 from tinygrad_mnist.testing import assert_close
 
 BACKENDS = ["numpy", "numba"]
@@ -211,3 +214,171 @@ def test_one_cycle_runs_to_its_end_and_no_further() -> None:
             schedule.step()
         with pytest.raises(ValueError, match="step 9 of a schedule of 8 steps"):
             schedule.step()
+
+
+# ---- attributes and names
+
+
+@pytest.mark.parametrize("value", [tg.zeros(2, 2), np.zeros((2, 2)), 1.0, nn.ReLU()])
+def test_only_a_parameter_or_none_takes_a_parameters_place(value: object) -> None:
+    layer = nn.Linear(2, 2)
+    with pytest.raises(
+        TypeError, match=r"cannot assign \w+ as parameter 'weight'.*Parameter\(…\) or None"
+    ):
+        layer.weight = value  # type: ignore[assignment]
+    assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"]
+    layer.weight = nn.Parameter(tg.ones(2, 2))
+    layer.bias = None
+    assert layer(tg.ones(1, 2)).tolist() == [[2.0, 2.0]]
+    assert [name for name, _ in layer.named_parameters()] == ["weight"]
+
+
+def test_other_attributes_are_plain() -> None:
+    block = Block()
+    block.count = tg.ones(1)
+    block.note = tg.ones(3)
+    block.note = "free"
+    assert [name for name, _ in block.named_buffers()] == ["count"]
+    with pytest.raises(TypeError, match="cannot assign Tensor as parameter 'weight'"):
+        block.first.register_buffer("weight", tg.ones(1))
+    assert "weight" not in dict(block.first.named_buffers())
+
+
+def test_a_shared_layer_is_in_the_state_under_each_of_its_names() -> None:
+    layer = nn.Linear(2, 2)
+    model = nn.Sequential(layer, nn.ReLU(), layer)
+    keys = ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert list(model.state_dict()) == keys
+    assert [name for name, _ in model.named_parameters()] == keys[:2]
+    assert len(list(model.modules())) == 3
+    other = nn.Linear(2, 2)
+    target = nn.Sequential(other, nn.ReLU(), other)
+    target.load_state_dict(model.state_dict())
+    assert_close(other.weight, layer.weight, rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"missing '2\.weight'; missing '2\.bias'"):
+        target.load_state_dict({k: v for k, v in model.state_dict().items() if k[0] == "0"})
+
+
+def test_the_state_of_a_module_that_knows_the_one_above_ends() -> None:
+    model = nn.Sequential(nn.Linear(1, 1))
+    model[0].above = model
+    assert list(model.state_dict()) == ["0.weight", "0.bias"]
+
+
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [([[1.0]], "list"), (1.0, "float"), (np.array([["a"]]), "<U1"), (None, "NoneType")],
+)
+def test_a_state_of_other_things_than_arrays_names_the_key(value: object, got: str) -> None:
+    layer = nn.Linear(1, 1)
+    before = layer.bias.tolist(), layer.weight.tolist()
+    state = {"bias": np.ones(1, np.float32), "weight": value}
+    with pytest.raises(TypeError, match=f"'weight'.*tensor or NumPy array of numbers, got.*{got}"):
+        layer.load_state_dict(state)
+    assert (layer.bias.tolist(), layer.weight.tolist()) == before
+
+
+# ---- copies
+
+
+def _tied() -> nn.Sequential:
+    layer = nn.Linear(3, 3)
+    return nn.Sequential(layer, nn.BatchNorm1d(3), nn.ReLU(), layer)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_of_a_model_is_a_model_of_its_own(copied, backend: str) -> None:
+    with tg.use_backend(backend):
+        model, x = _tied(), tg.rand(5, 3)
+        model[1].bias.requires_grad_(False)
+        twin = copied(model)
+        assert_close(twin.eval()(x), model.eval()(x), rtol=0, atol=0)
+        assert [name for name, _ in twin.named_parameters()] == [
+            name for name, _ in model.named_parameters()
+        ]
+        assert all(type(p) is nn.Parameter for p in twin.parameters())
+        assert [p.requires_grad for p in twin.parameters()] == [True, True, True, False]
+        assert twin[0] is twin[3]
+        before = {name: value.tolist() for name, value in model.state_dict().items()}
+        optimizer = optim.Adam(twin.parameters(), lr=0.1)
+        twin.train()(x).square().sum().backward()
+        optimizer.step()
+        assert {name: value.tolist() for name, value in model.state_dict().items()} == before
+        assert twin[0].weight.tolist() != before["0.weight"]
+        assert all(p.grad is None for p in model.parameters())
+
+
+# ---- dtypes and types
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", ["float64", "int64", "uint8"])
+def test_batch_norm_refuses_mixed_dtypes(dtype: str, training: bool, backend: str) -> None:
+    with tg.use_backend(backend):
+        layer = nn.BatchNorm1d(3).train(training)
+        before = [buffer.tolist() for buffer in layer.buffers()]
+        message = rf"batch_norm: dtypes differ \(x {dtype}, weight float32.*\.to\(dtype\)"
+        with pytest.raises(TypeError, match=message):
+            layer(tg.ones(4, 3, dtype=dtype))
+        assert [buffer.tolist() for buffer in layer.buffers()] == before
+        layer.to("float64")
+        assert layer(tg.ones(4, 3, dtype="float64")).dtype == np.float64
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_refuses_integers(training: bool) -> None:
+    x, one = tg.ones(4, 3, dtype="int64"), tg.ones(3, dtype="int64")
+    with pytest.raises(TypeError, match=r"batch_norm: expected float tensors, got int64.*cast"):
+        F.batch_norm(x, one, one, one, one, training)
+
+
+def test_batch_norm_refuses_running_statistics_of_another_dtype() -> None:
+    one, mean = tg.ones(3), tg.zeros(3, dtype="float64")
+    with pytest.raises(TypeError, match=r"batch_norm: dtypes differ .*running_mean float64"):
+        F.batch_norm(tg.rand(4, 3), mean, one, one, one, training=True)
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs", "named"),
+    [
+        (F.cross_entropy, (tg.ones(2, 3), np.array([0, 1])), "cross_entropy: .*target.*ndarray"),
+        (F.cross_entropy, (np.ones((2, 3)), tg.arange(2)), "cross_entropy: .*x.*ndarray"),
+        (F.cross_entropy, ([[1.0]], [0]), "cross_entropy: .*x.*list"),
+        (F.mse_loss, (tg.ones(2), np.ones(2)), "mse_loss: .*target.*ndarray"),
+        (F.mse_loss, (1.0, tg.ones(2)), "mse_loss: .*x.*float"),
+        (F.dropout, (np.ones(2),), "dropout: .*x.*ndarray"),
+        (
+            F.batch_norm,
+            (np.ones((4, 3)), None, None, tg.ones(3), tg.ones(3)),
+            "batch_norm: .*x.*ndarray",
+        ),
+        (
+            F.batch_norm,
+            (tg.ones(4, 3), np.ones(3), tg.ones(3), tg.ones(3), tg.ones(3)),
+            "batch_norm: .*running_mean.*ndarray",
+        ),
+        (ops.take_scaled, (np.ones((2, 2), np.uint8), tg.arange(2)), "take_scaled: .*x.*ndarray"),
+        (ops.take_scaled, (tg.ones(2), np.arange(2)), "take_scaled: .*index.*ndarray"),
+    ],
+)
+def test_an_array_where_a_tensor_belongs_is_named(function, inputs, named: str) -> None:
+    with pytest.raises(TypeError, match=rf"{named}; make one with tensor\(…\) or from_numpy\(…\)"):
+        function(*inputs)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("columns", [1, 3, 10, 17])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_nan_logit_gives_a_nan_loss_in_any_column(dtype: str, columns: int, backend: str) -> None:
+    x = np.tile(np.arange(columns, dtype=dtype), (columns + 1, 1))
+    x[np.arange(columns), np.arange(columns)] = np.nan  # the last row has none
+    logits = tg.tensor(x, backend=backend).requires_grad_()
+    target = tg.zeros(columns + 1, dtype="int64", backend=backend)
+    losses = F.cross_entropy(logits, target, reduction="none")
+    losses.sum().backward()
+    assert logits.grad is not None
+    for found in (losses.detach().numpy()[:, None], logits.grad.numpy()):
+        assert np.isnan(found[:-1]).all()
+        assert np.isfinite(found[-1]).all()

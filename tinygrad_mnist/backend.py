@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 import sys
 import threading
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -29,7 +29,7 @@ _AUTO = ("numba", "numpy")  # the first usable one
 _loaded: dict[str, Backend] = {}
 _lock = threading.RLock()
 _default: Backend | None = None  # set_backend's, or what the variable resolved to
-_scoped: ContextVar[Backend | None] = ContextVar("backend", default=None)
+_scoped: ContextVar[tuple[Backend, ...]] = ContextVar("backend", default=())  # the innermost last
 
 
 class BackendError(RuntimeError):
@@ -79,8 +79,8 @@ def current() -> Backend:
     """
     global _default
     scoped = _scoped.get()
-    if scoped is not None:
-        return scoped
+    if scoped:
+        return scoped[-1]
     if _default is None:
         _warn_of_unknown_variables()
         _default = resolve(config.backend(), f"the variable {config.BACKEND}")
@@ -98,10 +98,9 @@ class use_backend:
 
     def __init__(self, backend: str | Backend) -> None:
         self._backend = resolve(backend, "use_backend()")
-        self._tokens: list[Token[Backend | None]] = []
 
     def __enter__(self) -> Backend:
-        self._tokens.append(_scoped.set(self._backend))
+        _scoped.set((*_scoped.get(), self._backend))
         return self._backend
 
     def __exit__(
@@ -110,7 +109,7 @@ class use_backend:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _scoped.reset(self._tokens.pop())
+        _scoped.set(_scoped.get()[:-1])
 
 
 def _entry_points() -> importlib.metadata.EntryPoints:
@@ -142,14 +141,14 @@ def _attempt(target: str) -> Backend | str:
     module, _, attribute = target.partition(":")
     try:
         kind: type[Backend] = getattr(importlib.import_module(module), attribute)
+        return kind.unusable() or kind()
     except ModuleNotFoundError as error:
         package = (error.name or module).partition(".")[0]
         if package == __name__.partition(".")[0]:
             return f"importing {target} failed: {error}"
         return f"the package {package} is not installed; mend it with: pip install {package}"
-    except (ImportError, AttributeError) as error:
-        return f"importing {target} failed: {error}"
-    return kind.unusable() or kind()
+    except Exception as error:  # noqa: BLE001  a third party's module may raise anything
+        return f"loading {target} failed: {type(error).__name__}: {error}"
 
 
 def _auto() -> Backend:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,9 @@ from tinygrad_mnist.utils.files import write_whole
 
 FAILED, INTERRUPTED = 1, 130
 EVALUATION_BATCH = 500
+FILES = ("model.safetensors", "history.json", "curves.png")  # what train writes
+# The arguments of the models that the images and their labels decide.
+INPUTS, OUTPUTS = ("channels", "features"), ("classes",)
 # What a job can fail with; anything else is a bug and shows its traceback.
 EXPECTED = (BackendError, DataError, ImageError, ModelFileError, FloatingPointError, OSError)
 
@@ -52,8 +57,9 @@ example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = _parser().parse_args(argv)
     try:
+        _escape_unprintable()
+        arguments = _parser().parse_args(argv)
         if getattr(arguments, "backend", None):
             set_backend(resolve(arguments.backend, "--backend"))
         # A loss that overflows is reported once, by ``fit``.
@@ -104,8 +110,13 @@ class _Output:
 
 def train(arguments: argparse.Namespace) -> int:
     """Train a model and write it, its history and its curves to ``--out``."""
+    current()  # a backend that cannot be had is told of first
+    with _writable_folder(arguments.out) as out:
+        return _train_into(out, arguments)
+
+
+def _train_into(out: Path, arguments: argparse.Namespace) -> int:
     backend = current()
-    out = _writable_folder(arguments.out)
     recipe = models.RECIPES[arguments.model]
     epochs = arguments.epochs or recipe.epochs
     lr = arguments.lr or recipe.lr
@@ -153,7 +164,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Test a trained model on the test images of its dataset."""
-    model, info = training.load_model(arguments.model)
+    model, info = _fitting_model(arguments.model, INPUTS + OUTPUTS)
     dataset = arguments.dataset or info.dataset
     if dataset not in datasets.STATISTICS:
         raise ModelFileError(
@@ -170,7 +181,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Name the digit on each picture, with its probability."""
-    model, info = training.load_model(arguments.model)
+    model, info = _fitting_model(arguments.model, INPUTS)
     failed = False
     for path in arguments.images:
         try:
@@ -213,16 +224,53 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _writable_folder(path: str) -> Path:
-    """The output folder, made if it is not there. OSError where it cannot be written."""
+def _escape_unprintable() -> None:
+    """A file's name may hold what the encoding of the output lacks: show it as ``\\udcff``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _fitting_model(path: str, names: Sequence[str]) -> tuple[nn.Module, ModelInfo]:
+    """A model from its file. ModelFileError where those arguments are not as MNIST needs them."""
+    model, info = training.load_model(path)
+    usual = models.RECIPES[info.architecture].arguments
+    needed = {name: usual[name] for name in names if name in usual}
+    if {**needed, **info.arguments} != {**info.arguments, **needed}:
+        raise ModelFileError(
+            f"{path} does not fit the images or their labels: its arguments are {info.arguments}, "
+            f"needed: {needed}; give a model.safetensors that 'train' wrote"
+        )
+    return model, info
+
+
+@contextmanager
+def _writable_folder(path: str) -> Iterator[Path]:
+    """The output folder, made if it is not there, and gone again if nothing was put into it.
+
+    OSError where it cannot be written.
+    """
     folder = Path(path)
+    made: list[Path] = []  # the innermost first
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(f"cannot write to --out {folder}: {error.strerror or error}") from error
-    return folder
+        try:
+            made += [each for each in (folder, *folder.parents) if not each.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise OSError(f"cannot write to --out {folder}: {error.strerror or error}") from error
+        for name in FILES:
+            if (folder / name).is_dir():
+                raise OSError(
+                    f"cannot write to --out {folder}: {name} is a folder there; "
+                    "remove it or name another --out"
+                )
+        yield folder
+    finally:
+        with suppress(OSError):  # a folder that is not empty stays, and those around it
+            for each in made:
+                each.rmdir()
 
 
 def _epoch_line(epoch: Epoch, epochs: int) -> str:

@@ -83,6 +83,9 @@ class Backend:
     xp: ClassVar[Any]
     array_type: ClassVar[type]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
+        return self  # there is one of each: operands are compared by identity
+
     def __repr__(self) -> str:
         return f"<backend {self.name}>"
 
@@ -139,12 +142,13 @@ class Backend:
 
     @elementwise
     def sigmoid(self, x: Array, *, out: Array = None) -> Array:
-        """1 / (1 + e⁻ˣ), as (1 + tanh(x/2)) / 2, which neither overflows nor branches."""
+        """1 / (1 + e⁻ˣ), with e⁻ˣ held below overflow."""
         out = self.xp.empty_like(x) if out is None else out
-        self.xp.multiply(x, 0.5, out=out)
-        self.xp.tanh(out, out=out)
+        self.xp.negative(x, out=out)
+        self.xp.minimum(out, 88 if x.dtype.itemsize == 4 else 709, out=out)
+        self.xp.exp(out, out=out)
         self.xp.add(out, 1, out=out)
-        return self.xp.multiply(out, 0.5, out=out)
+        return self.xp.reciprocal(out, out=out)
 
     @elementwise
     def sigmoid_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -120,7 +121,17 @@ class Tensor(Value):
         """The values as nested lists of Python numbers."""
         return self.backend.to_numpy(self.array).tolist()
 
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu":
+            raise TypeError(f"only an integer tensor can be an index, this one is {self.dtype}")
+        return int(self.item())
+
     def __bool__(self) -> bool:
+        if self.numel() != 1:
+            raise ValueError(
+                f"the truth of a tensor of shape {self.shape} is ambiguous; reduce it first, for "
+                "example with (x != 0).sum() > 0"
+            )
         return bool(self.item())
 
     def __float__(self) -> float:
@@ -131,6 +142,26 @@ class Tensor(Value):
 
     def __format__(self, form: str) -> str:
         return format(self.item(), form) if form else repr(self)
+
+    # ---- copies of its own
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A leaf with memory of its own, ``grad`` included. RuntimeError for an op's result."""
+        if self.node is not None:
+            raise RuntimeError("deepcopy of a tensor that an op made: detach() it first")
+        array = call(self.backend, "copy", (self.array,))
+        made: Self = wrap(type(self), array, self.backend)
+        memo[id(self)] = made
+        made.tracked = self.tracked
+        made.grad = copy.deepcopy(self.grad, memo)
+        return made
+
+    def __reduce__(self) -> Any:
+        """Pickled as a NumPy array and the backend's name. RuntimeError for an op's result."""
+        if self.node is not None:
+            raise RuntimeError("pickling a tensor that an op made: detach() it first")
+        array = self.backend.to_numpy(self.array)
+        return _unpickled, (type(self), array, self.backend.name, self.tracked)
 
     # ---- gradients
 
@@ -188,8 +219,6 @@ class Tensor(Value):
         if other.backend is not self.backend:
             other = other.to(self.backend)
         self._writable("copy_", other)
-        if np.broadcast_shapes(self.shape, other.shape) != self.shape:
-            raise ValueError(f"copy_: shape {other.shape} does not broadcast to {self.shape}")
         call(self.backend, "copy_", (self.array, other.array))
         return self._written()
 
@@ -204,8 +233,10 @@ class Tensor(Value):
         return self.fill_(0)
 
     def lerp_(self, end: Tensor, weight: float) -> Tensor:
-        """x ← x + weight · (end − x)."""
+        """x ← x + weight · (end − x), of equal dtypes."""
         self._writable("lerp_", end)
+        if end.dtype != self.dtype or self.dtype.kind != "f":
+            raise TypeError(f"lerp_: expected float tensors alike, got {self.dtype}, {end.dtype}")
         call(self.backend, "lerp_", (self.array, end.array), {"weight": weight})
         return self._written()
 
@@ -233,7 +264,9 @@ class Tensor(Value):
     def __setitem__(self, index: Any, value: Any) -> None:
         with autograd.no_grad():
             part = self[index]
-        self._writable("x[i] = v", *([value] if isinstance(value, Tensor) else []))
+        self._writable("x[i] = v")
+        if isinstance(value, Tensor) and value.tracked and autograd.is_grad_enabled():
+            value._writable("x[i] = v")  # says what to do instead
         with autograd.no_grad():
             part.copy_(value)
 
@@ -247,14 +280,8 @@ class Tensor(Value):
                 "write x = x … y, or cast first"
             )
         array = y.array if isinstance(y, Value) else y
-        if isinstance(y, Value) and y.backend is not self.backend:
-            raise RuntimeError(
-                f"in-place {kernel}: one operand is on the backend {self.backend.name!r} and one "
-                f'on {y.backend.name!r}; move it: y.to("{self.backend.name}")'
-            )
-        shape = getattr(array, "shape", ())
-        if shape != self.shape and _broadcast(kernel, self.shape, shape) != self.shape:
-            raise ValueError(f"in-place {kernel}: shape {shape} does not broadcast to {self.shape}")
+        if isinstance(y, Value):
+            self._check_fits(f"in-place {kernel}", y)
         call(self.backend, kernel, (self.array, array), out=self.array)
         return self._written()
 
@@ -264,6 +291,23 @@ class Tensor(Value):
                 f"{name} in place where gradients are recorded: put it under "
                 "`with no_grad():`, or make a new tensor, such as x = x + y"
             )
+        if any(s == 0 and n > 1 for s, n in zip(self.array.strides, self.shape, strict=True)):
+            raise RuntimeError(
+                f"{name} in place on an expanded tensor of shape {self.shape}: several elements "
+                "share memory; clone() it first"
+            )
+        for other in others:
+            self._check_fits(name, other)
+
+    def _check_fits(self, name: str, other: Value) -> None:
+        if other.backend is not self.backend:
+            raise RuntimeError(
+                f"{name}: one operand is on the backend {self.backend.name!r} and one on "
+                f'{other.backend.name!r}; move it: y.to("{self.backend.name}")'
+            )
+        shape = tuple(other.array.shape)
+        if shape != self.shape and not _broadcasts_to(shape, self.shape):
+            raise ValueError(f"{name}: shape {shape} does not broadcast to {self.shape}")
 
     def _written(self) -> Tensor:
         self.version[0] += 1
@@ -398,15 +442,21 @@ class _To(Function):
         return dY.to(ctx.source), None
 
 
+def _unpickled(kind: type[Tensor], array: np.ndarray, backend: str, tracked: bool) -> Tensor:
+    target = resolve(backend, "the backend of a pickled tensor")
+    made: Tensor = wrap(kind, target.asarray(array), target)
+    made.tracked = tracked
+    return made
+
+
 def _comparable(x: object) -> bool:
     return isinstance(x, Value | int | float | np.ndarray | np.generic)
 
 
-def _broadcast(kernel: str, x: Shape, y: Shape) -> Shape:
-    try:
-        return np.broadcast_shapes(x, y)
-    except ValueError as error:
-        raise ValueError(f"in-place {kernel}: shapes {x} and {y} do not broadcast") from error
+def _broadcasts_to(shape: Shape, larger: Shape) -> bool:
+    ends = larger[len(larger) - len(shape) :]
+    fits = all(a in (b, 1) for a, b in zip(shape, ends, strict=False))
+    return len(shape) <= len(larger) and fits
 
 
 def _display(x: Tensor) -> str:
@@ -458,42 +508,65 @@ def from_numpy(array: np.ndarray, backend: Any = None) -> Tensor:
     return _from_host(_host_array(array, None), backend, copy=False)
 
 
-def full(shape: Any, value: float, dtype: Any = None, backend: Any = None) -> Tensor:
+def full(
+    shape: Any, value: float, dtype: Any = None, backend: Any = None, requires_grad: bool = False
+) -> Tensor:
     """A tensor of ``shape`` that holds ``value`` everywhere."""
     kind = checked_dtype(type(value) if dtype is None else dtype)
-    target = resolve(backend)
     static = {"shape": shape_of((shape,)), "value": value, "dtype": kind}
-    return wrap(Tensor, call(target, "full", (), static), target)
+    return _made("full", static, requires_grad, backend)
 
 
-def zeros(*shape: Any, dtype: Any = None, backend: Any = None) -> Tensor:
+def zeros(
+    *shape: Any, dtype: Any = None, requires_grad: bool = False, backend: Any = None
+) -> Tensor:
     """A tensor of zeros, float32 by default."""
-    return full(shape_of(shape), 0, FLOAT if dtype is None else dtype, backend)
+    return full(shape_of(shape), 0, FLOAT if dtype is None else dtype, backend, requires_grad)
 
 
-def ones(*shape: Any, dtype: Any = None, backend: Any = None) -> Tensor:
+def ones(
+    *shape: Any, dtype: Any = None, requires_grad: bool = False, backend: Any = None
+) -> Tensor:
     """A tensor of ones, float32 by default."""
-    return full(shape_of(shape), 1, FLOAT if dtype is None else dtype, backend)
+    return full(shape_of(shape), 1, FLOAT if dtype is None else dtype, backend, requires_grad)
 
 
 def arange(*bounds: float, dtype: Any = None, backend: Any = None) -> Tensor:
     """``arange(end)``, ``arange(start, end)`` or with a step: int64 of integers, else float32."""
-    return _from_host(_host_array(np.arange(*bounds).tolist() or [], dtype), backend, copy=False)
+    whole = all(isinstance(bound, int | np.integer) for bound in bounds)
+    kind = checked_dtype(dtype if dtype is not None else INT if whole else FLOAT)
+    return _from_host(np.arange(*bounds).astype(kind), backend, copy=False)
 
 
-def rand(*shape: Any, dtype: Any = None, backend: Any = None) -> Tensor:
-    """Uniform numbers in [0, 1) from the seeded stream, the same bits on every backend."""
+def rand(
+    *shape: Any, dtype: Any = None, requires_grad: bool = False, backend: Any = None
+) -> Tensor:
+    """Uniform numbers in [0, 1) from the seeded stream, the same bits on every backend.
+
+    TypeError for a dtype that is not float.
+    """
     kind = checked_dtype(FLOAT if dtype is None else dtype)
-    target = resolve(backend)
+    if kind.kind != "f":
+        raise TypeError(f"rand: expected a float dtype, got {kind}")
     static = {"shape": shape_of(shape), "key": random.next_key(), "dtype": kind}
-    return wrap(Tensor, call(target, "uniform", (), static), target)
+    return _made("uniform", static, requires_grad, backend)
 
 
-def randn(*shape: Any, dtype: Any = None, backend: Any = None) -> Tensor:
+def randn(
+    *shape: Any, dtype: Any = None, requires_grad: bool = False, backend: Any = None
+) -> Tensor:
     """Normal numbers, mean 0 and deviation 1: √(−2 log u)·cos(2πv) (Box, Muller 1958)."""
     u = rand(*shape, dtype=dtype, backend=backend)
     v = rand(*shape, dtype=dtype, backend=backend)
-    return (-2 * (1 - u).log()).sqrt() * (v * (2 * math.pi)).cos()
+    normal = (-2 * (1 - u).log()).sqrt() * (v * (2 * math.pi)).cos()
+    return normal.requires_grad_(requires_grad)
+
+
+def _made(kernel: str, static: dict[str, Any], requires_grad: bool, backend: Any) -> Tensor:
+    """What a kernel without inputs makes on the chosen backend."""
+    target = resolve(backend)
+    made: Tensor = wrap(Tensor, call(target, kernel, (), static), target)
+    return made.requires_grad_(requires_grad)
 
 
 def _host_array(data: Any, dtype: Any) -> np.ndarray:
@@ -507,7 +580,15 @@ def _host_array(data: Any, dtype: Any) -> np.ndarray:
     if wanted is None and not isinstance(data, np.ndarray | np.generic):
         kinds: dict[str, np.dtype] = {"f": FLOAT, "i": INT, "u": INT, "b": checked_dtype(bool)}
         wanted = kinds[array.dtype.kind] if array.size else FLOAT
-    return array.astype(checked_dtype(wanted or array.dtype), copy=False)
+    kind = checked_dtype(wanted or array.dtype)
+    if kind.kind in "iu" and array.dtype.kind in "iu" and array.size:
+        limits = np.iinfo(kind)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise OverflowError(
+                f"tensor: found {array.min()} to {array.max()}, {kind} holds {limits.min} to "
+                f"{limits.max}"
+            )
+    return array.astype(kind, copy=False)
 
 
 def _from_host(array: np.ndarray, backend: Any, copy: bool) -> Tensor:

@@ -39,17 +39,20 @@ def gradcheck(
     ``inputs`` are float64 tensors; those that require grad are checked, one at a time. The results
     of ``function`` (a tensor or several) are projected on random weights, and
     (f(x + eps·v) − f(x − eps·v)) / 2·eps is compared with ⟨gradient, v⟩ for unit directions v.
-    Returns True; AssertionError shows both numbers, the input and the direction.
+    Results that require no grad must not depend on the inputs. ValueError where no input requires
+    grad. Returns True; AssertionError shows both numbers, the input and the direction.
     """
     generator = np.random.default_rng(seed)
-    outputs = _differentiable(function(*inputs))
+    outputs, tracked = _outputs(function(*inputs))
     weights = [np.asarray(generator.standard_normal(y.shape)) for y in outputs]
     targets = [x for x in inputs if x.requires_grad]
+    if not targets:
+        raise ValueError("gradcheck: no input requires grad, so there is nothing to check")
     for x in targets:
         if x.dtype != np.float64:
             raise TypeError(f"gradcheck: inputs must be float64, got {x.dtype}; use x.double()")
     seeds = [from_numpy(w, backend=y.backend) for w, y in zip(weights, outputs, strict=True)]
-    found = grad(outputs, targets, seeds, allow_unused=True)
+    found = grad(outputs, targets, seeds, allow_unused=True) if tracked else [None] * len(targets)
     for number, (x, dX) in enumerate(zip(targets, found, strict=True)):
         analytic = np.zeros(x.shape) if dX is None else _array(dX)
         if analytic.shape != x.shape:
@@ -70,7 +73,9 @@ def gradcheck(
 def gradgradcheck(function: Callable[..., Any], inputs: Sequence[Tensor], **options: Any) -> bool:
     """``gradcheck`` of the gradients of ``function``: by its inputs and the result's gradient."""
     generator = np.random.default_rng(options.get("seed", 0) + 1)
-    outputs = _differentiable(function(*inputs))
+    outputs, tracked = _outputs(function(*inputs))
+    if not tracked:
+        raise ValueError("gradgradcheck: the results of the function do not require grad")
     dYs = [
         from_numpy(
             np.asarray(generator.standard_normal(y.shape)), backend=y.backend
@@ -82,12 +87,10 @@ def gradgradcheck(function: Callable[..., Any], inputs: Sequence[Tensor], **opti
     def gradients(*everything: Tensor) -> Any:
         given, dYs = everything[:count], everything[count:]
         targets = [x for x in given if x.requires_grad]
-        results = _differentiable(function(*given))
+        results, _ = _outputs(function(*given))
         found = grad(results, targets, dYs, create_graph=True, allow_unused=True)
         return tuple(dX for dX in found if dX is not None)
 
-    if not _differentiable(gradients(*inputs, *dYs)):
-        return True
     return gradcheck(gradients, [*inputs, *dYs], **options)
 
 
@@ -105,15 +108,17 @@ def _slope(
     def projected(step: float) -> float:
         moved = from_numpy(np.asarray(values + step * direction), backend=x.backend)
         moved.requires_grad_()
-        outputs = _differentiable(function(*[moved if v is x else v for v in inputs]))
+        outputs, _ = _outputs(function(*[moved if v is x else v for v in inputs]))
         return sum(float(np.sum(_array(y) * w)) for y, w in zip(outputs, weights, strict=True))
 
     return (projected(eps) - projected(-eps)) / (2 * eps)
 
 
-def _differentiable(results: Any) -> list[Tensor]:
+def _outputs(results: Any) -> tuple[list[Tensor], bool]:
+    """The results that require grad, or, where none does, all: they must not depend on inputs."""
     several = results if isinstance(results, tuple | list) else (results,)
-    return [y for y in several if y.requires_grad]
+    tracked = [y for y in several if y.requires_grad]
+    return tracked or [y for y in several if y.dtype.kind == "f"], bool(tracked)
 
 
 def _array(x: Any) -> np.ndarray:

@@ -198,8 +198,14 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelInfo]:
     info, arrays = _read_safetensors(Path(path))
     try:
         model = ARCHITECTURES[info.architecture](**info.arguments)
+    except (ValueError, TypeError, ArithmeticError, MemoryError) as error:
+        raise ModelFileError(
+            f"{path}: its arguments {info.arguments} make no {info.architecture}: {error}; "
+            "give a model.safetensors that 'train' wrote"
+        ) from error
+    try:
         model.load_state_dict(arrays)
-    except (ValueError, TypeError, MemoryError) as error:  # the last two: absurd arguments
+    except (ValueError, TypeError) as error:
         raise ModelFileError(f"{path}: {error}") from error
     return model.eval(), info
 

@@ -19,7 +19,7 @@ from tinygrad_mnist.autograd.graph import (
     set_grad_enabled,
     wrap,
 )
-from tinygrad_mnist.autograd.record import DEFINED, Op, define, record
+from tinygrad_mnist.autograd.record import DEFINED, Op, broadcasts, define, record
 
 __all__ = [
     "DEFINED",
@@ -31,6 +31,7 @@ __all__ = [
     "RemovableHandle",
     "Value",
     "backward",
+    "broadcasts",
     "define",
     "enable_grad",
     "grad",

@@ -13,6 +13,7 @@ from tinygrad_mnist.autograd.graph import (
     Hook,
     Node,
     Value,
+    checked,
     edge_to,
     enable_grad,
     is_grad_enabled,
@@ -33,6 +34,17 @@ class _Pass:
         self.heap: list[tuple[int, Node]] = []
         self.arrived: dict[Node, list[Any]] = {}
         self.leaves: dict[int, tuple[Value, Any]] = {}
+        self.taken: set[int] = set()  # memory, by its version, that is or may be somebody's
+
+    def hooked(self, node: Node, output: int, dY: Any) -> Any:
+        """A complete gradient after its node's hooks, those that only look at it last."""
+        hooks = sorted((node.hooks or {}).items(), key=lambda item: item[0] < 0)
+        chosen = [hook for _, (place, hook) in hooks if place == output]
+        if dY is None or not chosen:
+            return dY
+        dY = _hooked(chosen, dY)
+        self.taken.add(id(dY.version))  # a hook may have kept it
+        return dY
 
     def deliver(self, edge: Edge, dX: Any) -> None:
         target, output = edge
@@ -53,7 +65,7 @@ class _Pass:
             node = heapq.heappop(self.heap)[1]
             dYs = self.arrived.pop(node)
             if node.hooks:
-                dYs = _hooked(node, dYs)
+                dYs = [self.hooked(node, output, dY) for output, dY in enumerate(dYs)]
             if asked is None:
                 found = node.gradients(dYs, None)
             else:
@@ -61,6 +73,8 @@ class _Pass:
                 if node not in asked.nodes:
                     continue
                 found = node.gradients(dYs, asked.wants)
+            if node.foreign:
+                self.taken.update(id(dX.version) for _, dX in found)
             if not retain_graph:
                 node.free()
             for edge, dX in found:
@@ -83,12 +97,13 @@ class _Asked:
                 self.found[node, output] = dY
 
 
-def _hooked(node: Node, dYs: list[Any]) -> list[Any]:
-    for output, hook in (node.hooks or {}).values():
-        if dYs[output] is not None:
-            replaced = hook(dYs[output])
-            dYs[output] = dYs[output] if replaced is None else replaced
-    return dYs
+def _hooked(hooks: Sequence[Hook], dY: Any) -> Any:
+    """``dY``, or what the hooks make of it, each of what the one before it returned."""
+    for hook in hooks:
+        replaced = hook(dY)
+        if replaced is not None:
+            dY = checked("a hook", replaced, dY.array.shape, dY.array.dtype, dY.backend)
+    return dY
 
 
 def backward(
@@ -106,9 +121,9 @@ def backward(
         seed = _seed(root, gradient)
         run.deliver(_start(root), seed)
         run.run(create_graph if retain_graph is None else retain_graph)
-        taken = {id(seed.version)}
+        run.taken.add(id(seed.version))
         for leaf, dX in run.leaves.values():
-            _accumulate(leaf, dX, taken)
+            _accumulate(leaf, dX, run.taken)
 
 
 def grad(
@@ -139,7 +154,7 @@ def grad(
                 run.deliver(start, _seed(root, seed))
         run.run(create_graph if retain_graph is None else retain_graph, asked)
         for leaf, dX in run.leaves.values():
-            asked.found[leaf, 0] = _leaf_hooked(leaf, dX)
+            asked.found[leaf, 0] = _hooked(list((leaf.hooks or {}).values()), dX)
     found = [asked.found[edge] for edge in edges]
     if not allow_unused and any(dX is None for dX in found):
         raise RuntimeError(
@@ -230,6 +245,11 @@ def _seed(root: Value, gradient: Any) -> Any:
         return _ones(root)
     if not isinstance(gradient, Value):
         raise TypeError(f"backward: the gradient must be a tensor, got {type(gradient).__name__}")
+    if gradient.backend is not root.backend:
+        raise RuntimeError(
+            f"backward: the gradient is on the backend {gradient.backend.name!r}, the tensor on "
+            f'{root.backend.name!r}; move it with .to("{root.backend.name}")'
+        )
     if gradient.array.shape != root.array.shape:
         raise ValueError(
             f"backward: the gradient has shape {tuple(gradient.array.shape)}, "
@@ -273,17 +293,11 @@ def _on_the_way(roots: Iterable[Edge], targets: Iterable[Edge]) -> set[Node]:
     return wanted
 
 
-def _leaf_hooked(leaf: Value, dX: Any) -> Any:
-    for hook in (leaf.hooks or {}).values():
-        replaced = hook(dX)
-        dX = dX if replaced is None else replaced
-    return dX
-
-
 def _accumulate(leaf: Value, dX: Any, taken: set[int]) -> None:
     """Add to ``leaf.grad``, which stays contiguous and shares memory with nobody."""
     if leaf.hooks:
-        dX = _leaf_hooked(leaf, dX)
+        dX = _hooked(list(leaf.hooks.values()), dX)
+        taken.add(id(dX.version))  # the hook may have kept it
     if leaf.grad is not None:
         dX = leaf.grad + dX
     elif id(dX.version) in taken or not dX.array.flags.c_contiguous:
@@ -323,6 +337,9 @@ def retain_grad(value: Value) -> None:
     """Have ``backward`` write ``grad`` of a value that an op made, as it does for leaves."""
     if value.node is None:
         return
+    key = -1 - value.output  # one for each result: a second call changes nothing
+    node = value.node
+    node.hooks = {} if node.hooks is None else node.hooks
     holder = weakref.ref(value)  # the node must not keep its own result alive
 
     def keep(dY: Any) -> None:
@@ -330,4 +347,4 @@ def retain_grad(value: Value) -> None:
         if target is not None:
             target.grad = dY.clone() if target.grad is None else target.grad + dY
 
-    register_hook(value, keep)
+    node.hooks[key] = (value.output, keep)

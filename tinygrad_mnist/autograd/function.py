@@ -10,6 +10,7 @@ from tinygrad_mnist.autograd.graph import (
     Edge,
     Node,
     Value,
+    checked,
     edge_to,
     freed,
     is_grad_enabled,
@@ -103,7 +104,8 @@ class FunctionNode(Node):
 
     __slots__ = ("arguments", "ctx", "function", "outputs", "saved")
 
-    # per argument where its gradient goes (None: nowhere) and its shape
+    foreign = True
+    # per argument where its gradient goes (None: nowhere), and shape, dtype, backend
     arguments: list[tuple[Edge | None, Any]]
     outputs: list[tuple[type[Value], Backend, Shape, Any]]  # class, backend, shape, dtype of each
     saved: list[tuple[Any, Any, int]] | None
@@ -121,7 +123,7 @@ class FunctionNode(Node):
         self.hooks = None
         self.seq = next(sequence)
         self.arguments = [
-            (edge_to(x) if x.tracked else None, x.array.shape)
+            (edge_to(x) if x.tracked else None, (x.array.shape, x.array.dtype, x.backend))
             if isinstance(x, Value)
             else (None, None)
             for x in args
@@ -165,8 +167,8 @@ class FunctionNode(Node):
                 f"{len(self.arguments)} arguments; return one for each, None for no tensor"
             )
         return [
-            (edge, self._checked(dX, i, shape, dYs))
-            for i, (dX, (edge, shape)) in enumerate(zip(dXs, self.arguments, strict=True))
+            (edge, self._fitted(dX, i, *takes))
+            for i, (dX, (edge, takes)) in enumerate(zip(dXs, self.arguments, strict=True))
             if edge is not None and dX is not None and (wanted is None or wanted(edge))
         ]
 
@@ -186,15 +188,11 @@ class FunctionNode(Node):
         static = {"shape": shape, "value": 0, "dtype": dtype}
         return wrap(kind, dispatch.call(backend, "full", (), static), backend)
 
-    def _checked(self, dX: Any, i: int, shape: Any, dYs: list[Any]) -> Any:
-        """A gradient that backward returned: of the argument's shape, and nobody else's."""
-        if not isinstance(dX, Value):
-            raise TypeError(f"{self.name}.backward returned {type(dX).__name__} for argument {i}")
-        if dX.array.shape != shape:
+    def _fitted(self, dX: Any, i: int, shape: Shape, dtype: Any, backend: Backend) -> Any:
+        """A gradient that backward returned, summed where it broadcast the argument."""
+        if isinstance(dX, Value) and _extends(dX.array.shape, shape):
             dX = dX.unbroadcast(shape)
-        held = [v for v in (*vars(self.ctx).values(), *dYs) if isinstance(v, Value)]
-        held += [v for v, _, _ in self.saved or () if isinstance(v, Value)]
-        return dX.clone() if any(dX.version is v.version for v in held) else dX
+        return checked(f"{self.name}.backward for argument {i}", dX, shape, dtype, backend)
 
     def _load(self) -> tuple[Any, ...]:
         if self.saved is None:
@@ -208,3 +206,10 @@ class FunctionNode(Node):
                 value.node, value.output, value.tracked = self, result, True
             loaded.append(value)
         return tuple(loaded)
+
+
+def _extends(larger: Shape, shape: Shape) -> bool:
+    """Whether ``shape`` broadcasts to another, larger one."""
+    ends = larger[len(larger) - len(shape) :]
+    fits = all(a in (b, 1) for a, b in zip(shape, ends, strict=False))
+    return larger != shape and len(larger) >= len(shape) and fits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import threading
 from collections.abc import Callable, Sequence
@@ -87,6 +88,7 @@ class Node:
 
     __slots__ = ("hooks", "seq")
 
+    foreign: ClassVar[bool] = False  # whether a user's code makes its gradients, and may keep them
     hooks: dict[int, tuple[int, Hook]] | None  # key → (which result, function)
     seq: int
 
@@ -119,6 +121,30 @@ class Node:
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
+
+
+def checked(who: str, dX: Any, shape: Shape, dtype: Any, backend: Backend) -> Any:
+    """A gradient that a user's code made, if it is what its place takes.
+
+    TypeError for no tensor or another dtype, ValueError for another shape, RuntimeError for
+    another backend.
+    """
+    if not isinstance(dX, Value):
+        raise TypeError(f"{who} returned {type(dX).__name__}, expected a tensor or None")
+    if dX.array.shape != shape:
+        raise ValueError(
+            f"{who} returned a gradient of shape {tuple(dX.array.shape)}, expected {tuple(shape)}"
+        )
+    if dX.array.dtype != dtype:
+        raise TypeError(
+            f"{who} returned a gradient of {dX.array.dtype}, expected {dtype}; cast it with .to()"
+        )
+    if dX.backend is not backend:
+        raise RuntimeError(
+            f"{who} returned a gradient on the backend {dX.backend.name!r}, expected "
+            f'{backend.name!r}; move it with .to("{backend.name}")'
+        )
+    return dX
 
 
 def freed(node: Node) -> RuntimeError:
@@ -175,9 +201,13 @@ class _GradMode:
     """A context manager and decorator that sets the mode on entry and puts it back on exit."""
 
     _target: ClassVar[bool]
+    _previous: list[bool]
 
-    def __init__(self) -> None:
-        self._previous: list[bool] = []
+    def __new__(cls, function: Any = None) -> Any:
+        """A context manager, or ``function`` decorated: ``@no_grad`` works as ``@no_grad()``."""
+        made = super().__new__(cls)
+        made._previous = []
+        return made if function is None else made(function)
 
     def __enter__(self) -> None:
         self._previous.append(mode.enabled)
@@ -192,12 +222,25 @@ class _GradMode:
         mode.enabled = self._previous.pop()
 
     def __call__(self, function: F) -> F:
+        kind = type(self)
+
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with type(self)():
+            with kind():
                 return function(*args, **kwargs)
 
-        return wrapped  # type: ignore[return-value]
+        @functools.wraps(function)
+        def generating(*args: Any, **kwargs: Any) -> Any:
+            values = function(*args, **kwargs)
+            while True:
+                with kind():  # around each step of the generator, not around its caller's
+                    try:
+                        value = next(values)
+                    except StopIteration as end:
+                        return end.value
+                yield value
+
+        return generating if inspect.isgeneratorfunction(function) else wrapped  # type: ignore[return-value]
 
 
 class no_grad(_GradMode):

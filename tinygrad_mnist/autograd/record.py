@@ -346,7 +346,7 @@ def _two_backends(name: str, x: Value, y: Value) -> RuntimeError:
 def _explained(op: Op, arrays: Sequence[Any], error: Exception) -> Exception:
     """The kernel's error, with the op and what it was given."""
     shapes = [tuple(a.shape) for a in arrays if hasattr(a, "shape")]
-    if op.contract.kind == "elementwise" and not _broadcasts(shapes):
+    if op.contract.kind == "elementwise" and not broadcasts(shapes):
         return ValueError(
             f"{op.name}: shapes {' and '.join(map(str, shapes))} do not broadcast; counted from "
             "the last dim, sizes must be equal or 1"
@@ -359,7 +359,8 @@ def _explained(op: Op, arrays: Sequence[Any], error: Exception) -> Exception:
     return type(error)(f"{prefix}{message} (operands: {given})")
 
 
-def _broadcasts(shapes: list[Shape]) -> bool:
+def broadcasts(shapes: list[Shape]) -> bool:
+    """Whether the shapes broadcast against each other."""
     try:
         np.broadcast_shapes(*shapes)
     except ValueError:

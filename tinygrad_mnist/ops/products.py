@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_mnist.autograd import Op, Value, define, record
+from tinygrad_mnist.autograd import Op, Value, broadcasts, define, record
 from tinygrad_mnist.kernels import Pair, convolved
 from tinygrad_mnist.ops.shapes import mT, reshape
-from tinygrad_mnist.ops.table import T
+from tinygrad_mnist.ops.table import T, operand
 
 # ---- matrix products
 
@@ -47,6 +47,9 @@ def matmul(x: Any, y: Any) -> Any:
     A 1-D operand is a row (left) or a column (right) and its dim is dropped from the result.
     ValueError where the inner sizes differ; TypeError for differing dtypes.
     """
+    like = x if isinstance(x, Value) else y
+    _tensor("matmul", like)
+    x, y = operand("matmul", like, x), operand("matmul", like, y)
     a, b = _tensor("matmul", x), _tensor("matmul", y)
     _same_dtype("matmul", x=a, y=b)
     if a.ndim == 0 or b.ndim == 0:
@@ -58,6 +61,11 @@ def matmul(x: Any, y: Any) -> Any:
         raise ValueError(
             f"matmul: the inner sizes of shapes {tuple(a.shape)} and {tuple(b.shape)} differ: "
             f"{a.shape[-1]} and {b.shape[-2 if b.ndim > 1 else 0]}"
+        )
+    if not broadcasts([tuple(a.shape[:-2]), tuple(b.shape[:-2])]):
+        raise ValueError(
+            f"matmul: the leading dims of shapes {tuple(a.shape)} and {tuple(b.shape)} do not "
+            "broadcast; sizes must be equal or 1"
         )
     left = reshape(x, (1, -1)) if a.ndim == 1 else x
     right = reshape(y, (-1, 1)) if b.ndim == 1 else y
@@ -264,7 +272,9 @@ def _check_window(
 
 def _tensor(name: str, x: Any) -> Any:
     if not isinstance(x, Value):
-        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+        raise TypeError(
+            f"{name}: expected a tensor, got {type(x).__name__}; make one with tensor(x)"
+        )
     return x.array
 
 

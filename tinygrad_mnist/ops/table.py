@@ -104,7 +104,7 @@ def operands(name: str, x: Any, y: Any, floats: bool = False) -> tuple[Any, Any]
     like = x if isinstance(x, Value) else y
     if not isinstance(like, Value):
         raise TypeError(f"{name}: expected a tensor, got {type(x).__name__} and {type(y).__name__}")
-    x, y = _operand(name, like, x), _operand(name, like, y)
+    x, y = operand(name, like, x), operand(name, like, y)
     if isinstance(x, Value) and isinstance(y, Value):
         dtype = result_dtype(x, y)
     else:
@@ -115,7 +115,7 @@ def operands(name: str, x: Any, y: Any, floats: bool = False) -> tuple[Any, Any]
     return _as(x, dtype), _as(y, dtype)
 
 
-def _operand(name: str, like: Value, x: Any) -> Any:
+def operand(name: str, like: Value, x: Any) -> Any:
     if isinstance(x, Value) or type(x) in (bool, int, float):
         return x
     if isinstance(x, np.generic):

@@ -12,16 +12,19 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import zlib
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from tinygrad_mnist.utils.data.idx import DataError, UInt8Array, idx_sha256, read_idx
 
 Report = Callable[[str], None]
+Resolver = Callable[..., list[Any]]  # as socket.getaddrinfo
 
 
 class IdxFile(NamedTuple):
@@ -112,16 +115,22 @@ KMNIST = Dataset(
 )
 
 
-def from_mirrors(dataset: Dataset, report: Report, failures: list[str]) -> Fetched | None:
+def from_mirrors(
+    dataset: Dataset,
+    report: Report,
+    failures: list[str],
+    resolver: Resolver = socket.getaddrinfo,
+) -> Fetched | None:
     """The dataset from its mirrors, or None with a line per mirror added to ``failures``.
 
     A mirror that fails for one file is not asked again; files it gave before are kept.
+    ``resolver`` finds the addresses that are tried first.
     """
     arrays: dict[str, UInt8Array] = {}
     for mirror in dataset.mirrors:
         report(f"fetching {dataset.title} from {mirror}")
         try:
-            _check_reachable(mirror, dataset.connect_seconds)
+            _check_reachable(mirror, dataset.connect_seconds, resolver)
             for file in dataset.files:
                 if file.name not in arrays:
                     arrays[file.name] = _from_mirror(dataset, mirror, file)
@@ -231,7 +240,7 @@ def _download(url: str, folder: Path, dataset: Dataset) -> Path:
         logger.removeFilter(warnings_only)
 
 
-def _check_reachable(url: str, seconds: float) -> None:
+def _check_reachable(url: str, seconds: float, resolver: Resolver) -> None:
     """Raise OSError where the server takes no connection at its first IPv4 or IPv6 address.
 
     requests waits the whole time-out at each of a server's addresses, and the mirrors have many:
@@ -243,9 +252,8 @@ def _check_reachable(url: str, seconds: float) -> None:
     if {parts.scheme, "all"} & getproxies().keys() and not proxy_bypass(host):
         return
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     refusals: dict[int, str] = {}
-    for family, kind, protocol, _, address in addresses:
+    for family, kind, protocol, _, address in _addresses(host, port, seconds, resolver):
         if family in refusals:
             continue
         try:
@@ -256,6 +264,26 @@ def _check_reachable(url: str, seconds: float) -> None:
         except OSError as error:
             refusals[family] = brief(error)
     raise OSError(f"no connection to {host}: {'; '.join(refusals.values())}")
+
+
+def _addresses(host: str, port: int, seconds: float, resolver: Resolver) -> list[Any]:
+    """What the resolver says within the time: it has no time-out of its own.
+
+    Raises OSError where that is nothing, or what it raises.
+    """
+    answer: Future[list[Any]] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(resolver(host, port, type=socket.SOCK_STREAM))
+        except (OSError, ValueError) as error:  # ValueError: a name that cannot be one
+            answer.set_exception(error)
+
+    # a daemon: the program may end before the answer comes
+    threading.Thread(target=ask, daemon=True).start()
+    if not wait([answer], seconds).done:
+        raise OSError(f"no address of {host} found within {seconds:g} s")
+    return answer.result()
 
 
 def _npm_pack(npm: str, package: str, folder: Path, seconds: float) -> Path:
