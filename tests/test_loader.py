@@ -27,7 +27,7 @@ def test_a_batch_size_is_any_integer(kind: Any) -> None:
     ("size", "message"),
     [
         (0, r"integer of at least 1, got 0 \(int\)"),
-        (np.int64(-1), r"integer of at least 1, got -1 \(int64\)"),
+        (np.int64(-1), r"integer of at least 1, got np.int64\(-1\) \(int64\)"),
         (2.0, r"integer of at least 1, got 2\.0 \(float\)"),
         ("2", r"integer of at least 1, got '2' \(str\)"),
         (None, r"integer of at least 1, got None \(NoneType\)"),

@@ -20,7 +20,7 @@ def stepped(optimizer: optim.Optimizer, steps: int = 3) -> optim.Optimizer:
     for _ in range(steps):
         for group in optimizer.param_groups:
             for p in group["params"]:
-                p.grad = tg.full(p.shape, 1.0, p.dtype, p.backend)
+                p.grad = tg.full(p.shape, 1.0, dtype=p.dtype, backend=p.backend)
         optimizer.step()
     return optimizer
 
@@ -254,7 +254,7 @@ def test_adam_keeps_no_denormal_moments(backend: str, dtype: str) -> None:
     tiny = np.finfo(dtype).tiny
     p = tg.ones(1000, dtype=dtype, backend=backend)
     optimizer = optim.Adam([p])
-    p.grad = tg.full((1000,), float(tiny) * 64, dtype, backend)
+    p.grad = tg.full((1000,), float(tiny) * 64, dtype=dtype, backend=backend)
     optimizer.step()
     moment = optimizer.state[p]["exp_avg"]
     assert (moment.numpy() > tiny).all()

@@ -170,6 +170,10 @@ def test_writes_to_an_expanded_tensor_are_refused(write) -> None:
         write(tg.zeros(1).expand(3))
 
 
+def test_writes_to_an_empty_tensor_do_nothing() -> None:
+    assert tg.zeros(0, 5).fill_(1).shape == (0, 5)
+
+
 def test_setitem_takes_numbers_arrays_and_tensors() -> None:
     x = tg.zeros(2, 3)
     x[0, 1] = 5

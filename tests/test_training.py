@@ -266,7 +266,7 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
 def test_absurd_arguments_in_a_file_are_no_traceback(tmp_path: Path, arguments: Any) -> None:
     path = tmp_path / "model.safetensors"
     training.save_model(path, models.mlp(), ModelInfo("mlp", arguments, "mnist", 0.1, 0.3))
-    with pytest.raises(ModelFileError, match=r"model\.safetensors.*make no mlp") as caught:
+    with pytest.raises(ModelFileError, match=r"model\.safetensors") as caught:
         training.load_model(path)
     assert str(arguments) in str(caught.value)
 
@@ -417,7 +417,7 @@ def test_pixels_are_normalised_and_kept_as_bytes(backend: str) -> None:
 def test_the_dataset_does_not_copy_the_images() -> None:
     images = np.zeros((4, 28, 28), np.uint8)
     with use_backend("numpy"):
-        assert np.shares_memory(ImageDataset(images, np.zeros(4)).images.numpy(), images)
+        assert np.shares_memory(ImageDataset(images, np.zeros(4, np.uint8)).images.numpy(), images)
 
 
 # ---- parity with PyTorch, in float64

@@ -236,7 +236,7 @@ def _fitting_model(path: str, names: Sequence[str]) -> tuple[nn.Module, ModelInf
     model, info = training.load_model(path)
     usual = models.RECIPES[info.architecture].arguments
     needed = {name: usual[name] for name in names if name in usual}
-    if {**needed, **info.arguments} != {**info.arguments, **needed}:
+    if any(info.arguments.get(name, value) != value for name, value in needed.items()):
         raise ModelFileError(
             f"{path} does not fit the images or their labels: its arguments are {info.arguments}, "
             f"needed: {needed}; give a model.safetensors that 'train' wrote"

@@ -291,7 +291,8 @@ class Tensor(Value):
                 f"{name} in place where gradients are recorded: put it under "
                 "`with no_grad():`, or make a new tensor, such as x = x + y"
             )
-        if any(s == 0 and n > 1 for s, n in zip(self.array.strides, self.shape, strict=True)):
+        repeats = (s == 0 and n > 1 for s, n in zip(self.array.strides, self.shape, strict=True))
+        if self.array.size and any(repeats):
             raise RuntimeError(
                 f"{name} in place on an expanded tensor of shape {self.shape}: several elements "
                 "share memory; clone() it first"

@@ -248,6 +248,11 @@ def _info(path: str | Path, metadata: dict[str, str]) -> ModelInfo:
         )
     except (KeyError, ValueError, TypeError) as error:
         raise ModelFileError(f"{path} has damaged metadata: {error!r}") from error
+    if not all(isinstance(value, int) and value > 0 for value in info.arguments.values()):
+        raise ModelFileError(
+            f"{path} has damaged metadata: arguments {info.arguments}, expected whole numbers "
+            "above 0"
+        )
     if not (math.isfinite(info.mean) and math.isfinite(info.std) and info.std > 0):
         raise ModelFileError(
             f"{path} has damaged metadata: mean {info.mean} and std {info.std}, expected finite "

@@ -15,6 +15,7 @@ from tinygrad_mnist.ops import (
     softmax,
     tanh,
 )
+from tinygrad_mnist.ops.networks import check_floats, check_tensors
 from tinygrad_mnist.tensor import Tensor
 
 __all__ = [
@@ -55,8 +56,11 @@ def batch_norm(
 
     In training, mean and biased variance are the batch's, and the running ones (C,) move towards
     them by ``momentum``, the variance as the unbiased one; otherwise the running ones are used.
-    Ioffe, Szegedy 2015.
+    TypeError for differing dtypes, and others than floats. Ioffe, Szegedy 2015.
     """
+    running = {"running_mean": running_mean, "running_var": running_var}
+    given = {key: value for key, value in running.items() if value is not None}
+    check_floats("batch_norm", x=x, weight=weight, bias=bias, **given)
     if training or running_mean is None or running_var is None:
         y, mean, var = ops.batch_norm(x, weight, bias, eps)
         if training and running_mean is not None and running_var is not None:
@@ -84,6 +88,7 @@ def cross_entropy(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
 
 def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """(x − target)² of equal shapes; ``reduction``: "mean", "sum" or "none"."""
+    check_tensors("mse_loss", x=x, target=target)
     if x.shape != target.shape:
         raise ValueError(f"mse_loss: shapes differ: {tuple(x.shape)} and {tuple(target.shape)}")
     return _reduced((x - target).square(), reduction)

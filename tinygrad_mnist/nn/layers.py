@@ -162,12 +162,13 @@ class _BatchNorm(Module):
                 f"{type(self).__name__}: expected {dims} dims with {self.num_features} channels, "
                 f"got shape {tuple(x.shape)}"
             )
-        if self.training:
-            self.num_batches_tracked.add_(1)
-        return F.batch_norm(
+        y = F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias,
             self.training, self.momentum, self.eps,
         )  # fmt: skip
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        return y
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
+import numpy as np
+
 from tinygrad_mnist.autograd import no_grad, wrap
 from tinygrad_mnist.tensor import Tensor
 
@@ -33,13 +35,26 @@ class Module:
     ``forward``.
 
     Its parameters and layers are those of its attributes that are a Parameter or a Module; its
-    buffers those named by ``register_buffer``.
+    buffers those named by ``register_buffer``. Where an attribute is a Parameter, only another one
+    or None takes its place.
     """
 
     training: bool = True
 
     def __init__(self) -> None:
         self._buffers: set[str] = set()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if (
+            value is not None
+            and not isinstance(value, Parameter)
+            and isinstance(vars(self).get(name), Parameter)
+        ):
+            raise TypeError(
+                f"cannot assign {type(value).__name__} as parameter {name!r} of "
+                f"{type(self).__name__}; use Parameter(…) or None"
+            )
+        super().__setattr__(name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes. A subclass defines it."""
@@ -50,8 +65,8 @@ class Module:
 
     def register_buffer(self, name: str, value: Tensor | None) -> None:
         """A tensor that is part of the state but not trained, such as a running mean."""
-        self._buffers.add(name)
         setattr(self, name, value)
+        self._buffers.add(name)
 
     # ---- the tree
 
@@ -78,6 +93,14 @@ class Module:
                 below = list(module.named_children())
                 stack.extend((_dotted(name, key), child) for key, child in reversed(below))
 
+    def _every_name(self, prefix: str, above: tuple[Module, ...]) -> Iterator[tuple[str, Module]]:
+        """This module and all below by each of their names; none within itself."""
+        yield prefix, self
+        above = (*above, self)
+        for name, child in self.named_children():
+            if child not in above:
+                yield from child._every_name(_dotted(prefix, name), above)
+
     def modules(self) -> Iterator[Module]:
         """This module and all below, each once."""
         for _, module in self.named_modules():
@@ -86,7 +109,10 @@ class Module:
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """All parameters, each once, with dotted names."""
         yield from _once(
-            self._named(lambda module, name: isinstance(vars(module)[name], Parameter))
+            _tensors(
+                self.named_modules(),
+                lambda module, name: isinstance(vars(module)[name], Parameter),
+            )
         )
 
     def parameters(self) -> Iterator[Parameter]:
@@ -96,19 +122,14 @@ class Module:
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
         """All buffers, each once, with dotted names."""
-        yield from _once(self._named(lambda module, name: name in module._buffers))
+        yield from _once(
+            _tensors(self.named_modules(), lambda module, name: name in module._buffers)
+        )
 
     def buffers(self) -> Iterator[Tensor]:
         """All buffers, each once."""
         for _, buffer in self.named_buffers():
             yield buffer
-
-    def _named(self, chosen: Callable[[Module, str], bool]) -> Iterator[tuple[str, Any]]:
-        """The chosen tensors of this module and all below, with dotted names."""
-        for prefix, module in self.named_modules():
-            for name, value in vars(module).items():
-                if isinstance(value, Tensor) and chosen(module, name):
-                    yield _dotted(prefix, name), value
 
     # ---- modes
 
@@ -158,11 +179,15 @@ class Module:
     # ---- state
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Every parameter and buffer by its dotted name: the tensors themselves, detached."""
-        state = self._named(
+        """Every parameter and buffer by its dotted name: the tensors themselves, detached.
+
+        A shared one is there under each of its names.
+        """
+        state = _tensors(
+            self._every_name("", ()),
             lambda module, name: (
                 name in module._buffers or isinstance(vars(module)[name], Parameter)
-            )
+            ),
         )
         return {name: value.detach() for name, value in state}
 
@@ -170,9 +195,12 @@ class Module:
         """Copy ``state`` (tensors or NumPy arrays by dotted name) into parameters and buffers.
 
         ValueError names every missing, unexpected and mis-shaped key, and then nothing is copied;
-        ``strict=False`` lets keys be missing or unexpected.
+        ``strict=False`` lets keys be missing or unexpected. TypeError for a value that is no array.
         """
         own = self.state_dict()
+        for key in own:
+            if key in state:
+                _check_array(key, state[key])
         problems = []
         if strict:
             problems += [f"missing {key!r}" for key in own if key not in state]
@@ -202,6 +230,26 @@ class Module:
             return f"{type(self).__name__}({head})"
         body = "\n  ".join([head, *lines] if head else lines)
         return f"{type(self).__name__}(\n  {body}\n)"
+
+
+def _tensors(
+    modules: Iterator[tuple[str, Module]], chosen: Callable[[Module, str], bool]
+) -> Iterator[tuple[str, Any]]:
+    """The chosen tensors of each module, with dotted names."""
+    for prefix, module in modules:
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and chosen(module, name):
+                yield _dotted(prefix, name), value
+
+
+def _check_array(key: str, value: Any) -> None:
+    """TypeError for a loaded value that is neither a tensor nor a NumPy array of numbers."""
+    array = isinstance(value, Tensor | np.ndarray | np.generic)
+    if not array or value.dtype.kind not in "biuf":
+        got = f"an array of {value.dtype}" if array else type(value).__name__
+        raise TypeError(
+            f"the state's {key!r} must be a tensor or NumPy array of numbers, got {got}"
+        )
 
 
 def _once(named: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:

@@ -35,8 +35,10 @@ def batch_norm(x: T, weight: T, bias: T, eps: float) -> tuple[T, T, T]:
     """weight · (x − mean) / √(var + eps) + bias per channel of x (N, C, …), over the batch.
 
     Returns y of the shape of ``x``, and mean (C,) and biased variance (C,) without gradients.
-    ValueError where the shapes do not fit or a channel has fewer than two values.
+    ValueError where the shapes do not fit or a channel has fewer than two values; TypeError for
+    differing dtypes, and others than floats.
     """
+    check_floats("batch_norm", x=x, weight=weight, bias=bias)
     a = x.array
     if a.ndim < 2 or weight.array.shape != (a.shape[1],) or bias.array.shape != (a.shape[1],):
         raise ValueError(
@@ -86,6 +88,7 @@ def cross_entropy(x: T, target: T) -> T:
     ValueError where the shapes do not fit, TypeError for dtypes, IndexError for a class outside
     0 … C−1.
     """
+    check_tensors("cross_entropy", x=x, target=target)
     if x.array.ndim != 2 or target.array.shape != x.array.shape[:1]:
         raise ValueError(
             "cross_entropy: expected x (N, C) and target (N,), got shapes "
@@ -129,6 +132,7 @@ def dropout(x: T, p: float = 0.5) -> T:
     """
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p must lie in 0 to 1, got {p}")
+    check_tensors("dropout", x=x)
     if x.array.dtype.kind != "f":
         raise TypeError(f"dropout: expected a float tensor, got {x.array.dtype}")
     if p == 0:
@@ -145,6 +149,7 @@ def take_scaled(x: T, index: Value, scale: float = 1.0, shift: float = 0.0) -> T
 
     No gradient. IndexError for an index outside 0 … len(x)−1.
     """
+    check_tensors("take_scaled", x=x, index=index)
     if x.array.dtype.kind != "u" or index.array.dtype != INT or index.array.ndim != 1:
         raise TypeError(
             f"take_scaled: expected a uint8 tensor and a 1-D int64 index, got {x.array.dtype} and "
@@ -152,3 +157,28 @@ def take_scaled(x: T, index: Value, scale: float = 1.0, shift: float = 0.0) -> T
         )
     static = {"scale": scale, "shift": shift, "dtype": FLOAT}
     return record(_TAKE_SCALED, (x, index), static)
+
+
+# ---- checks
+
+
+def check_tensors(name: str, **values: Any) -> None:
+    """TypeError for one that is no tensor."""
+    for key, x in values.items():
+        if not isinstance(x, Value):
+            raise TypeError(
+                f"{name}: expected a tensor as {key}, got {type(x).__name__}; "
+                "make one with tensor(…) or from_numpy(…)"
+            )
+
+
+def check_floats(name: str, **values: Any) -> None:
+    """TypeError for what is no tensor, for differing dtypes, and for others than floats."""
+    check_tensors(name, **values)
+    dtypes = {key: x.array.dtype for key, x in values.items()}
+    if len(set(dtypes.values())) > 1:
+        given = ", ".join(f"{key} {dtype}" for key, dtype in dtypes.items())
+        raise TypeError(f"{name}: dtypes differ ({given}); cast one, for example with .to(dtype)")
+    found = next(iter(dtypes.values()))
+    if found.kind != "f":
+        raise TypeError(f"{name}: expected float tensors, got {found}; cast them with .float()")

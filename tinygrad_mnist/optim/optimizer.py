@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_mnist.autograd import enable_grad
+from tinygrad_mnist.autograd import enable_grad, no_grad
 from tinygrad_mnist.dispatch import call, host
 from tinygrad_mnist.tensor import Tensor, full
 
@@ -245,9 +245,13 @@ class Optimizer:
     def _take_over(self, p: Tensor, entry: Mapping[str, Any]) -> None:
         """Copy a loaded state, in place where ``p`` has one."""
         old = self.state.get(p, {})
-        moments = {key: old.get(key, zeros_like(p)) for key in entry if key != "step"}
-        for key, moment in moments.items():
-            moment.copy_(entry[key])
+        moments = {}
+        with no_grad():
+            for key in entry.keys() - {"step"}:
+                own = old.get(key)
+                if own is None or own.backend is not p.backend or own.dtype != p.dtype:
+                    own = zeros_like(p)
+                moments[key] = own.copy_(entry[key])
         self.state[p] = {"step": int(entry["step"]), **moments}
 
     def _params(self) -> list[Tensor]:
@@ -292,7 +296,7 @@ def _unfit(p: Tensor, g: Any) -> Exception:
 
 def zeros_like(p: Tensor) -> Tensor:
     """Zeros of the shape, dtype and backend of ``p``."""
-    return full(p.shape, 0, p.dtype, p.backend)
+    return full(p.shape, 0, dtype=p.dtype, backend=p.backend)
 
 
 class SGD(Optimizer):

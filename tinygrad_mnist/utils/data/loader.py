@@ -12,12 +12,14 @@ from tinygrad_mnist.kernels import Backend
 from tinygrad_mnist.tensor import Tensor, as_tensor
 from tinygrad_mnist.utils.data.idx import DataError
 
+MAX_LABEL = 2**31 - 1
+
 
 class ImageDataset:
     """Images (N, H, W) uint8 with labels (N,), kept as they are on a backend.
 
-    ``batch`` gives float32 pixels (value/255 − mean) / std. DataError for an empty dataset or one
-    whose images and labels do not belong together.
+    ``batch`` gives float32 pixels (value/255 − mean) / std. DataError for an empty dataset, one
+    whose images and labels do not belong together, and labels that are no classes.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class ImageDataset:
             raise DataError(f"expected labels ({len(images)},), got shape {labels.shape}")
         if not len(images):
             raise DataError("the dataset is empty; expected at least one image")
+        _check_labels(labels)
         self.mean = mean
         self.std = std
         self.backend = resolve(backend)
@@ -53,6 +56,19 @@ class ImageDataset:
         return ops.take_scaled(self.images, index, scale, -self.mean / self.std)
 
 
+def _check_labels(labels: np.ndarray) -> None:
+    """DataError for labels that are no classes: no integers, or not from 0 to 2³¹ − 1."""
+    if labels.dtype.kind not in "iu":
+        raise DataError(
+            f"expected integer labels, got {labels.dtype}; cast them with .astype(np.int64)"
+        )
+    wrong = np.flatnonzero((labels < 0) | (labels > MAX_LABEL))
+    if wrong.size:
+        raise DataError(
+            f"expected labels from 0 to {MAX_LABEL}, got {labels[wrong[0]]} at position {wrong[0]}"
+        )
+
+
 class DataLoader:
     """Batches (images, labels) of a dataset: float32 (n, 1, H, W) and int64 (n,).
 
@@ -68,10 +84,13 @@ class DataLoader:
         drop_last: bool = False,
         seed: int | None = None,
     ) -> None:
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"DataLoader: batch_size must be at least 1, got {batch_size}")
+        if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+            raise ValueError(
+                "DataLoader: batch_size must be an integer of at least 1, got "
+                f"{batch_size!r} ({type(batch_size).__name__})"
+            )
         self.dataset = dataset
-        self.batch_size = batch_size
+        self.batch_size = int(batch_size)
         self.shuffle = shuffle
         self.drop_last = drop_last
         self._generator = None if seed is None else np.random.default_rng(seed)
