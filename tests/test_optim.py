@@ -264,3 +264,19 @@ def test_adam_keeps_no_denormal_moments(backend: str, dtype: str) -> None:
         found = np.abs(moment.numpy())
         assert not ((found > 0) & (found < tiny)).any()
     assert (found == 0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_moments_follow_a_module_that_was_moved(backend: str, dtype: str) -> None:
+    model = nn.Linear(2, 1)
+    optimizer = stepped(optim.Adam(model.parameters(), lr=0.1))
+    before = values(optimizer.state_dict())[0]
+    model.to(backend).to(dtype)
+    for entry, old in zip(optimizer.state_dict()["state"].values(), before.values(), strict=True):
+        assert_close(entry["exp_avg"].double(), np.array(old["exp_avg"]), rtol=1e-6)
+    stepped(optimizer, 1)
+    for entry in optimizer.state_dict()["state"].values():
+        assert entry["step"] == 4
+        assert entry["exp_avg"].dtype == dtype
+        assert entry["exp_avg"].backend.name == backend

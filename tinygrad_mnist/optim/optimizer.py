@@ -146,10 +146,17 @@ class Optimizer:
     ) -> None:
         """One kernel call on the parameters, their gradients and their state."""
         arrays = [[p.array for p in params], [p.grad.array for p in params if p.grad is not None]]
-        arrays += [[self.state[p][m].array for p in params] for m in moments] or [[]]
+        arrays += [[self._moment(p, m).array for p in params] for m in moments] or [[]]
         static = {option: host(_reader(group, option)) for option in options}
         static["step"] = host(lambda: self._next_step(params))
         call(params[0].backend, kernel, arrays, static)
+
+    def _moment(self, p: Tensor, name: str) -> Tensor:
+        """A tensor of the state, following its parameter where the module was moved since."""
+        value: Tensor = self.state[p][name]
+        if value.backend is not p.backend or value.dtype != p.dtype:
+            value = self.state[p][name] = value.to(dtype=p.dtype, backend=p.backend)
+        return value
 
     def _fresh(self, p: Tensor) -> dict[str, Tensor]:
         """The state of a parameter at its first step."""
