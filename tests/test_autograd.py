@@ -924,7 +924,7 @@ def test_function_errors() -> None:
 
     with pytest.raises(RuntimeError, match="returned 2 gradients, forward took 1"):
         TooMany.apply(leaf(1)).sum().backward()
-    with pytest.raises(TypeError, match=r"NoTensor.backward for argument 0 returned float"):
+    with pytest.raises(TypeError, match=r"NoTensor.backward for argument 0: found float"):
         NoTensor.apply(leaf(1)).sum().backward()
     with pytest.raises(NotImplementedError, match="static method forward"):
         Forgot.apply(leaf(1))

@@ -55,3 +55,15 @@ def test_labels_that_are_no_integers_are_refused(labels: list[Any]) -> None:
 def test_a_label_that_is_no_class_is_refused(label: int) -> None:
     with pytest.raises(DataError, match=f"expected labels from 0 .*got {label} at position 1"):
         dataset(np.array([0, label], getattr(label, "dtype", np.int64)))
+
+
+@pytest.mark.parametrize("wrong", [[1, 2, 3], None])
+def test_a_loader_takes_an_image_dataset(wrong: object) -> None:
+    with pytest.raises(TypeError, match="expected an ImageDataset"):
+        DataLoader(wrong, 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0, float("nan")])
+def test_a_deviation_must_be_above_zero(std: float) -> None:
+    with pytest.raises(DataError, match="std above 0"):
+        ImageDataset(np.zeros((2, 3, 3), np.uint8), np.zeros(2, np.uint8), 0.0, std)

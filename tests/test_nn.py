@@ -382,3 +382,33 @@ def test_a_nan_logit_gives_a_nan_loss_in_any_column(dtype: str, columns: int, ba
     for found in (losses.detach().numpy()[:, None], logits.grad.numpy()):
         assert np.isnan(found[:-1]).all()
         assert np.isfinite(found[-1]).all()
+
+
+def test_batch_norm_in_evaluation_keeps_what_its_backward_needs() -> None:
+    layer = nn.BatchNorm1d(2).eval()
+    x = tg.rand(3, 2, requires_grad=True)
+    y = layer(x)
+    layer.train()
+    layer(x.detach())  # moves the running statistics
+    y.sum().backward()
+    assert x.grad is not None
+    assert_close(x.grad, tg.full((3, 2), float(1 / np.sqrt(1 + 1e-5))), rtol=1e-5)
+
+
+def test_a_module_without_init_says_so() -> None:
+    class Forgotten(nn.Module):
+        def __init__(self) -> None:
+            self.layer = nn.Linear(1, 1)
+
+    with pytest.raises(AttributeError, match=r"before super\(\).__init__\(\) was called"):
+        Forgotten()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"div_factor": 0}, {"total_steps": 10.5}, {"max_lr": [0.1, 0.2]}, {"final_div_factor": -1}],
+)
+def test_one_cycle_refuses_what_makes_no_schedule(options: dict[str, object]) -> None:
+    settings = {"max_lr": 0.1, "total_steps": 10} | options
+    with pytest.raises((ValueError, TypeError), match="OneCycleLR"):
+        optim.lr_scheduler.OneCycleLR(optim.SGD([tg.ones(1)]), **settings)  # type: ignore[arg-type]

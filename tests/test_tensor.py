@@ -117,8 +117,7 @@ def test_sigmoid_of_infinities_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         low, high = T([-np.inf, np.inf]).sigmoid().tolist()
-    assert low < 1e-37
-    assert high == 1
+    assert (low, high) == (0, 1)
 
 
 # ---- copies
@@ -155,7 +154,6 @@ def test_pickle(backend: str) -> None:
         lambda x, y: x.copy_(y),
         lambda x, y: x.add_(y),
         lambda x, y: x.__setitem__(slice(None), y),
-        lambda x, y: setattr(x, "data", y),
         lambda x, y: x.lerp_(y, 0.5),
     ],
 )
@@ -182,6 +180,46 @@ def test_setitem_takes_numbers_arrays_and_tensors() -> None:
     assert x.tolist() == [[0.0, 5.0, 1.0], [0.0, 1.0, 1.0]]
     with pytest.raises(RuntimeError, match="in place where gradients are recorded"):
         x[0] = tg.ones(3, requires_grad=True)
+
+
+def test_setitem_drops_leading_dims_of_size_1_and_says_what_does_not_fit() -> None:
+    x = tg.zeros(2, 3)
+    x[0] = tg.ones(1, 1, 3)
+    assert x.tolist() == [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+    with pytest.raises(ValueError, match=r"x\[i\] = v: shape \(2,\)"):
+        x[0] = tg.ones(2)
+
+
+def test_a_wider_float_does_not_widen_what_it_is_added_to() -> None:
+    x = T([1.0, 2.0])
+    x += np.ones(2)
+    assert x.tolist() == [2.0, 3.0]
+    assert x.dtype == np.float32
+    with pytest.raises(TypeError, match="the result has dtype float32, the tensor int64"):
+        x.long().add_(0.5)
+
+
+@pytest.mark.parametrize(
+    "value", [lambda: T([7.0]), lambda: tg.ones(3, dtype="float64"), lambda: 3]
+)
+def test_data_takes_what_has_its_shape_and_dtype(value) -> None:
+    x = tg.ones(3, requires_grad=True)
+    with pytest.raises(ValueError, match=r"data: expected a tensor float32\(3,\), got"):
+        x.data = value()
+    x.data = T([1.0, 2.0, 3.0])
+    assert x.tolist() == [1.0, 2.0, 3.0]
+
+
+def test_gradients_accumulate_in_the_tensor_that_is_there() -> None:
+    x = tg.ones(3, requires_grad=True)
+    x.grad = buffer = tg.zeros(3)
+    (x * x).sum().backward()
+    (x * x).sum().backward()
+    assert x.grad is buffer
+    assert buffer.tolist() == [4.0, 4.0, 4.0]
+    x.grad = tg.zeros(2, 3)
+    with pytest.raises(ValueError, match=r"already has: found a gradient of shape \(2, 3\)"):
+        x.sum().backward()
 
 
 def test_no_write_mixes_backends(backend: str) -> None:
@@ -232,7 +270,7 @@ def test_what_a_hook_returned_or_kept_stays_its_own() -> None:
         (lambda: tg.ones(3), "shape"),
         (lambda: T(1.0), "shape"),
         (lambda: tg.ones(2, dtype="float64"), "float64, expected float32"),
-        (lambda: 3.0, "returned float, expected a tensor"),
+        (lambda: 3.0, "found float, expected a tensor"),
     ],
 )
 @pytest.mark.parametrize("interior", [False, True])
@@ -240,7 +278,7 @@ def test_a_hooks_gradient_must_fit(returned, error: str, interior: bool) -> None
     x = tg.ones(2, requires_grad=True)
     y = x * 2 if interior else x
     y.register_hook(lambda dY: returned())
-    with pytest.raises((ValueError, TypeError), match=f"a hook returned.*{error}|{error}"):
+    with pytest.raises((ValueError, TypeError), match=error):
         y.sum().backward()
 
 

@@ -142,13 +142,13 @@ class Backend:
 
     @elementwise
     def sigmoid(self, x: Array, *, out: Array = None) -> Array:
-        """1 / (1 + e⁻ˣ), with e⁻ˣ held below overflow."""
+        """1 / (1 + e⁻ˣ), as e^min(x, 0) / (1 + e^−|x|), which neither overflows nor cancels."""
+        top = self.xp.exp(self.xp.minimum(x, 0))
         out = self.xp.empty_like(x) if out is None else out
-        self.xp.negative(x, out=out)
-        self.xp.minimum(out, 88 if x.dtype.itemsize == 4 else 709, out=out)
+        self.xp.negative(self.xp.absolute(x, out=out), out=out)
         self.xp.exp(out, out=out)
         self.xp.add(out, 1, out=out)
-        return self.xp.reciprocal(out, out=out)
+        return self.xp.divide(top, out, out=out)
 
     @elementwise
     def sigmoid_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:

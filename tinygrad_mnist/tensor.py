@@ -15,7 +15,7 @@ from tinygrad_mnist.backend import registered, resolve
 from tinygrad_mnist.dispatch import call
 from tinygrad_mnist.kernels import Backend, Shape
 from tinygrad_mnist.ops.shapes import shape_of
-from tinygrad_mnist.ops.table import DTYPES, FLOAT, INT, checked_dtype, operands
+from tinygrad_mnist.ops.table import DTYPES, FLOAT, INT, checked_dim, checked_dtype, operands
 
 
 class Tensor(Value):
@@ -71,8 +71,8 @@ class Tensor(Value):
         return self.node
 
     def size(self, dim: int | None = None) -> Any:
-        """The shape, or the size of ``dim``."""
-        return self.shape if dim is None else self.shape[dim]
+        """The shape, or the size of ``dim``. IndexError for a dim that is not there."""
+        return self.shape if dim is None else self.shape[checked_dim("size", dim, self.ndim)]
 
     def dim(self) -> int:
         """The number of dims."""
@@ -194,7 +194,10 @@ class Tensor(Value):
         return wrap(self.result_type, self.array, self.backend, self.version)
 
     def register_hook(self, hook: Hook) -> RemovableHandle:
-        """Call ``hook(gradient)`` when its gradient is complete; it may return another."""
+        """Call ``hook(gradient)`` when its gradient is complete; it may return another.
+
+        It must not change the gradient in place: others may be reading it.
+        """
         return autograd.register_hook(self, hook)
 
     def retain_grad(self) -> None:
@@ -203,11 +206,17 @@ class Tensor(Value):
 
     @property
     def data(self) -> Tensor:
-        """The same memory outside the graph; assigning copies into it."""
+        """The same memory outside the graph; assigning copies into it what has its shape."""
         return self.detach()
 
     @data.setter
     def data(self, value: Tensor) -> None:
+        if not isinstance(value, Tensor) or value.shape != self.shape or value.dtype != self.dtype:
+            found = f"{value.dtype}{value.shape}" if isinstance(value, Tensor) else repr(value)
+            raise ValueError(
+                f"data: expected a tensor {self.dtype}{self.shape}, got {found}; "
+                "make a new parameter for another shape or dtype"
+            )
         with autograd.no_grad():
             self.copy_(value)
 
@@ -268,12 +277,21 @@ class Tensor(Value):
         if isinstance(value, Tensor) and value.tracked and autograd.is_grad_enabled():
             value._writable("x[i] = v")  # says what to do instead
         with autograd.no_grad():
+            value = as_tensor(value, backend=self.backend)
+            while value.ndim > part.ndim and value.shape[0] == 1:
+                value = value[0]
+            if not _broadcasts_to(value.shape, part.shape):
+                raise ValueError(
+                    f"x[i] = v: shape {value.shape} does not broadcast to {part.shape}"
+                )
             part.copy_(value)
 
     def _compute_(self, kernel: str, other: Any) -> Tensor:
         self._writable(kernel, *([other] if isinstance(other, Tensor) else []))
         with autograd.no_grad():
             x, y = operands(kernel, self, other, floats=kernel == "divide")
+        if x is not self and x.dtype.kind == self.dtype.kind == "f":
+            x, y = self, y.to(self.dtype)  # as copy_ does; a wider operand does not widen this
         if x is not self:
             raise TypeError(
                 f"in-place {kernel}: the result has dtype {x.dtype}, the tensor {self.dtype}; "

@@ -294,16 +294,29 @@ def _on_the_way(roots: Iterable[Edge], targets: Iterable[Edge]) -> set[Node]:
 
 
 def _accumulate(leaf: Value, dX: Any, taken: set[int]) -> None:
-    """Add to ``leaf.grad``, which stays contiguous and shares memory with nobody."""
+    """Add to ``leaf.grad``: in place, as in PyTorch, unless the pass itself is recorded.
+
+    A new one is contiguous and shares memory with nobody.
+    """
     if leaf.hooks:
         dX = _hooked(list(leaf.hooks.values()), dX)
         taken.add(id(dX.version))  # the hook may have kept it
     if leaf.grad is not None:
-        dX = leaf.grad + dX
-    elif id(dX.version) in taken or not dX.array.flags.c_contiguous:
+        leaf.grad = _sum(leaf.grad, dX)
+        return
+    if id(dX.version) in taken or not dX.array.flags.c_contiguous:
         dX = dX.clone()
     taken.add(id(dX.version))
     leaf.grad = dX
+
+
+def _sum(held: Value, dX: Any) -> Any:
+    checked("the grad that a tensor already has", held, dX.array.shape, dX.array.dtype, dX.backend)
+    if is_grad_enabled():
+        return held + dX
+    dispatch.call(held.backend, "add", (held.array, dX.array), out=held.array)
+    held.version[0] += 1
+    return held
 
 
 class RemovableHandle:

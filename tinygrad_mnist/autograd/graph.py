@@ -130,18 +130,18 @@ def checked(who: str, dX: Any, shape: Shape, dtype: Any, backend: Backend) -> An
     another backend.
     """
     if not isinstance(dX, Value):
-        raise TypeError(f"{who} returned {type(dX).__name__}, expected a tensor or None")
+        raise TypeError(f"{who}: found {type(dX).__name__}, expected a tensor or None")
     if dX.array.shape != shape:
         raise ValueError(
-            f"{who} returned a gradient of shape {tuple(dX.array.shape)}, expected {tuple(shape)}"
+            f"{who}: found a gradient of shape {tuple(dX.array.shape)}, expected {tuple(shape)}"
         )
     if dX.array.dtype != dtype:
         raise TypeError(
-            f"{who} returned a gradient of {dX.array.dtype}, expected {dtype}; cast it with .to()"
+            f"{who}: found a gradient of {dX.array.dtype}, expected {dtype}; cast it with .to()"
         )
     if dX.backend is not backend:
         raise RuntimeError(
-            f"{who} returned a gradient on the backend {dX.backend.name!r}, expected "
+            f"{who}: found a gradient on the backend {dX.backend.name!r}, expected "
             f'{backend.name!r}; move it with .to("{backend.name}")'
         )
     return dX

@@ -74,7 +74,7 @@ def batch_norm(
         )
     shape = (1, -1) + (1,) * (x.ndim - 2)
     scale = weight / (running_var + eps).sqrt()
-    shift = bias - running_mean * scale
+    shift = bias - running_mean.clone() * scale  # backward wants it as it is now
     return x * scale.reshape(shape) + shift.reshape(shape)
 
 

@@ -45,6 +45,10 @@ class Module:
         self._buffers: set[str] = set()
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Parameter | Module) and "_buffers" not in vars(self):
+            raise AttributeError(
+                f"{type(self).__name__}.{name} is set before super().__init__() was called"
+            )
         if (
             value is not None
             and not isinstance(value, Parameter)

@@ -66,10 +66,18 @@ class OneCycleLR(LRScheduler):
             if epochs is None or steps_per_epoch is None:
                 raise ValueError("OneCycleLR: give total_steps, or epochs and steps_per_epoch")
             total_steps = epochs * steps_per_epoch
-        if total_steps < 1 or not 0 <= pct_start <= 1:
+        for name, value in (("max_lr", max_lr), ("div_factor", div_factor)):
+            if not isinstance(value, int | float):
+                raise TypeError(f"OneCycleLR: {name} must be a number, got {value!r}")
+        if not (div_factor > 0 and final_div_factor > 0):
             raise ValueError(
-                f"OneCycleLR: expected total_steps of at least 1 and pct_start in 0 to 1, got "
-                f"{total_steps} and {pct_start}"
+                "OneCycleLR: div_factor and final_div_factor must be above 0, got "
+                f"{div_factor} and {final_div_factor}"
+            )
+        if not isinstance(total_steps, int) or total_steps < 1 or not 0 <= pct_start <= 1:
+            raise ValueError(
+                "OneCycleLR: expected an integer total_steps of at least 1 and pct_start in 0 to "
+                f"1, got {total_steps} and {pct_start}"
             )
         if not (math.isfinite(max_lr) and max_lr > 0):
             raise ValueError(f"OneCycleLR: max_lr must be a finite number above 0, got {max_lr}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -34,6 +35,8 @@ class ImageDataset:
             raise DataError(f"expected uint8 images (N, H, W), got {images.dtype} {images.shape}")
         if labels.shape != images.shape[:1]:
             raise DataError(f"expected labels ({len(images)},), got shape {labels.shape}")
+        if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
+            raise DataError(f"expected a finite mean and a std above 0, got {mean} and {std}")
         if not len(images):
             raise DataError("the dataset is empty; expected at least one image")
         _check_labels(labels)
@@ -84,7 +87,13 @@ class DataLoader:
         drop_last: bool = False,
         seed: int | None = None,
     ) -> None:
-        if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        if not isinstance(dataset, ImageDataset):
+            raise TypeError(
+                f"DataLoader: expected an ImageDataset, got {type(dataset).__name__}; "
+                "datasets.load() and ImageDataset(images, labels) make one"
+            )
+        whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
+        if not whole or batch_size < 1:
             raise ValueError(
                 "DataLoader: batch_size must be an integer of at least 1, got "
                 f"{batch_size!r} ({type(batch_size).__name__})"
