@@ -10,7 +10,15 @@ from typing import Any, Self
 import numpy as np
 
 from tinygrad_mnist import autograd, ops, random
-from tinygrad_mnist.autograd import Function, Hook, Node, RemovableHandle, Value, wrap
+from tinygrad_mnist.autograd import (
+    Function,
+    Hook,
+    Node,
+    RemovableHandle,
+    Value,
+    broadcasts_to,
+    wrap,
+)
 from tinygrad_mnist.backend import registered, resolve
 from tinygrad_mnist.dispatch import call
 from tinygrad_mnist.kernels import Backend, Shape
@@ -280,7 +288,7 @@ class Tensor(Value):
             value = as_tensor(value, backend=self.backend)
             while value.ndim > part.ndim and value.shape[0] == 1:
                 value = value[0]
-            if not _broadcasts_to(value.shape, part.shape):
+            if not broadcasts_to(value.shape, part.shape):
                 raise ValueError(
                     f"x[i] = v: shape {value.shape} does not broadcast to {part.shape}"
                 )
@@ -325,7 +333,7 @@ class Tensor(Value):
                 f'{other.backend.name!r}; move it: y.to("{self.backend.name}")'
             )
         shape = tuple(other.array.shape)
-        if shape != self.shape and not _broadcasts_to(shape, self.shape):
+        if shape != self.shape and not broadcasts_to(shape, self.shape):
             raise ValueError(f"{name}: shape {shape} does not broadcast to {self.shape}")
 
     def _written(self) -> Tensor:
@@ -470,12 +478,6 @@ def _unpickled(kind: type[Tensor], array: np.ndarray, backend: str, tracked: boo
 
 def _comparable(x: object) -> bool:
     return isinstance(x, Value | int | float | np.ndarray | np.generic)
-
-
-def _broadcasts_to(shape: Shape, larger: Shape) -> bool:
-    ends = larger[len(larger) - len(shape) :]
-    fits = all(a in (b, 1) for a, b in zip(shape, ends, strict=False))
-    return len(shape) <= len(larger) and fits
 
 
 def _display(x: Tensor) -> str:

@@ -10,6 +10,7 @@ from tinygrad_mnist.autograd.graph import (
     Edge,
     Node,
     Value,
+    broadcasts_to,
     checked,
     edge_to,
     freed,
@@ -190,7 +191,7 @@ class FunctionNode(Node):
 
     def _fitted(self, dX: Any, i: int, shape: Shape, dtype: Any, backend: Backend) -> Any:
         """A gradient that backward returned, summed where it broadcast the argument."""
-        if isinstance(dX, Value) and _extends(dX.array.shape, shape):
+        if isinstance(dX, Value) and broadcasts_to(shape, dX.array.shape):
             dX = dX.unbroadcast(shape)
         return checked(f"{self.name}.backward for argument {i}", dX, shape, dtype, backend)
 
@@ -206,10 +207,3 @@ class FunctionNode(Node):
                 value.node, value.output, value.tracked = self, result, True
             loaded.append(value)
         return tuple(loaded)
-
-
-def _extends(larger: Shape, shape: Shape) -> bool:
-    """Whether ``shape`` broadcasts to another, larger one."""
-    ends = larger[len(larger) - len(shape) :]
-    fits = all(a in (b, 1) for a, b in zip(shape, ends, strict=False))
-    return larger != shape and len(larger) >= len(shape) and fits

@@ -123,6 +123,13 @@ class Node:
         return f"<{self.name}>"
 
 
+def broadcasts_to(shape: Shape, larger: Shape) -> bool:
+    """Whether an array of ``shape`` broadcasts to exactly ``larger``."""
+    ends = larger[len(larger) - len(shape) :]
+    fits = all(a in (b, 1) for a, b in zip(shape, ends, strict=False))
+    return len(shape) <= len(larger) and fits
+
+
 def checked(who: str, dX: Any, shape: Shape, dtype: Any, backend: Backend) -> Any:
     """A gradient that a user's code made, if it is what its place takes.
 

@@ -6,7 +6,7 @@ import math
 from functools import cache
 from typing import Any
 
-from tinygrad_mnist.autograd import define, record
+from tinygrad_mnist.autograd import broadcasts_to, define, record
 from tinygrad_mnist.kernels import Shape
 from tinygrad_mnist.ops.pointwise import exp, log
 from tinygrad_mnist.ops.shapes import broadcast, reshape, shape_of
@@ -78,8 +78,7 @@ def sum_to_size(x: T, *shape: Any) -> T:
     """
     sizes = shape_of(shape)
     old = tuple(x.array.shape)
-    new = len(old) - len(sizes)
-    if new < 0 or any(s not in (o, 1) for s, o in zip(sizes, old[max(0, new) :], strict=True)):
+    if not broadcasts_to(sizes, old):
         raise ValueError(f"sum_to_size: shape {old} does not sum to {sizes}")
     return unbroadcast(x, sizes)
 
