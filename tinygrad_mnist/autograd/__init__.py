@@ -20,7 +20,7 @@ from tinygrad_mnist.autograd.graph import (
     set_grad_enabled,
     wrap,
 )
-from tinygrad_mnist.autograd.record import DEFINED, Op, broadcasts, define, record
+from tinygrad_mnist.autograd.record import DEFINED, Op, broadcasts, define, filled, record
 
 __all__ = [
     "DEFINED",
@@ -36,6 +36,7 @@ __all__ = [
     "broadcasts_to",
     "define",
     "enable_grad",
+    "filled",
     "grad",
     "is_grad_enabled",
     "no_grad",

@@ -21,6 +21,7 @@ from tinygrad_mnist.autograd.graph import (
     set_grad_enabled,
     wrap,
 )
+from tinygrad_mnist.autograd.record import filled
 
 
 class _Pass:
@@ -242,7 +243,7 @@ def _seed(root: Value, gradient: Any) -> Any:
                 f"backward of a tensor of shape {tuple(root.array.shape)} needs a gradient of that "
                 "shape; reduce it to a scalar first, for example with .sum(), or pass one"
             )
-        return _ones(root)
+        return filled(root.result_type, root.backend, root.array.shape, 1, root.array.dtype)
     if not isinstance(gradient, Value):
         raise TypeError(f"backward: the gradient must be a tensor, got {type(gradient).__name__}")
     if gradient.backend is not root.backend:
@@ -261,12 +262,6 @@ def _seed(root: Value, gradient: Any) -> Any:
             f"cast it with .to(dtype)"
         )
     return gradient
-
-
-def _ones(root: Value) -> Any:
-    static = {"shape": root.array.shape, "value": 1, "dtype": root.array.dtype}
-    array = dispatch.call(root.backend, "full", (), static)
-    return wrap(root.result_type, array, root.backend)
 
 
 def _target(x: Any, i: int) -> Edge:

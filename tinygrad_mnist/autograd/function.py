@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tinygrad_mnist import dispatch
 from tinygrad_mnist.autograd.graph import (
     Edge,
     Node,
@@ -20,6 +19,7 @@ from tinygrad_mnist.autograd.graph import (
     sequence,
     wrap,
 )
+from tinygrad_mnist.autograd.record import filled
 from tinygrad_mnist.kernels import Backend, Shape
 
 
@@ -186,8 +186,7 @@ class FunctionNode(Node):
     def _zeros(self, i: int) -> Any:
         """The gradient of a result that nothing was computed from."""
         kind, backend, shape, dtype = self.outputs[i]
-        static = {"shape": shape, "value": 0, "dtype": dtype}
-        return wrap(kind, dispatch.call(backend, "full", (), static), backend)
+        return filled(kind, backend, shape, 0, dtype)
 
     def _fitted(self, dX: Any, i: int, shape: Shape, dtype: Any, backend: Backend) -> Any:
         """A gradient that backward returned, summed where it broadcast the argument."""

@@ -336,6 +336,12 @@ def _shape_of(x: Any) -> Shape:
     return x[2] if type(x) is tuple else x.array.shape
 
 
+def filled(kind: type[Value], backend: Backend, shape: Shape, value: Any, dtype: Any) -> Any:
+    """A value of ``shape`` that holds a number everywhere, outside the graph."""
+    static = {"shape": shape, "value": value, "dtype": dtype}
+    return wrap(kind, dispatch.call(backend, "full", (), static), backend)
+
+
 def _two_backends(name: str, x: Value, y: Value) -> RuntimeError:
     return RuntimeError(
         f"{name}: one operand is on the backend {x.backend.name!r} and one on {y.backend.name!r}; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinygrad_mnist import random
-from tinygrad_mnist.autograd import Value, define, record, vjp, wrap
+from tinygrad_mnist.autograd import Value, define, filled, record, vjp, wrap
 from tinygrad_mnist.dispatch import call
 from tinygrad_mnist.ops.pointwise import multiply, sqrt
 from tinygrad_mnist.ops.reductions import mean, softmax, sum
@@ -115,8 +115,7 @@ def _softmax_slope(dZ: Any, x: Any) -> Any:
 
 
 def _ones(x: Any) -> Any:
-    static = {"shape": x.array.shape[:1], "value": 1, "dtype": x.array.dtype}
-    return wrap(x.result_type, call(x.backend, "full", (), static), x.backend)
+    return filled(x.result_type, x.backend, x.array.shape[:1], 1, x.array.dtype)
 
 
 # ---- dropout and batches

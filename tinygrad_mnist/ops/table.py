@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tinygrad_mnist.autograd import Op, Value, define, record, wrap
-from tinygrad_mnist.dispatch import call
+from tinygrad_mnist.autograd import Op, Value, define, filled, record, wrap
 
 T = TypeVar("T", bound=Value)
 Number = bool | int | float
@@ -143,8 +142,7 @@ def _holds(dtype: np.dtype, number: int) -> bool:
 def scalar(like: Value, number: Number) -> Any:
     """A Python number as a 0-d tensor beside ``like``: bool, int64 or float32."""
     dtype = BOOL if isinstance(number, bool) else INT if isinstance(number, int) else FLOAT
-    static = {"shape": (), "value": number, "dtype": dtype}
-    return wrap(like.result_type, call(like.backend, "full", (), static), like.backend)
+    return filled(like.result_type, like.backend, (), number, dtype)
 
 
 def _as(x: Any, dtype: np.dtype) -> Any:
