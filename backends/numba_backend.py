@@ -15,6 +15,7 @@ import numpy as np
 from tinygrad_mnist.backends.numba_kernels import (
     convolution,
     exponentials,
+    indexing,
     normalisation,
     optimizers,
     pointwise,
@@ -37,12 +38,12 @@ class NumbaBackend(Backend):
     xp: ClassVar[Any] = np
     array_type = np.ndarray
 
-    def check_index(self, index: Array, size: int, kernel: str) -> None:
+    def check_index(self, index: Array, size: int, kernel: str, low: int = 0) -> None:
         if _is(index, INT64):
-            low, high = streams.bounds(index.ravel())
-            if low >= 0 and high < size:
+            least, most = streams.bounds(index.ravel())
+            if least >= low and most < size:
                 return
-        super().check_index(index, size, kernel)
+        super().check_index(index, size, kernel, low)
 
     # ---- pointwise
 
@@ -72,6 +73,21 @@ class NumbaBackend(Backend):
             return super().relu_grad(dY, y, out=out)
         out = _or_empty(out, y.shape, y.dtype)
         pointwise.relu_grad(dY.ravel(), y.ravel(), out.ravel())
+        return out
+
+    # ---- at indices
+
+    def take_grad(
+        self, dY: Array, index: Array, *, shape: Shape, dim: int, out: Array = None
+    ) -> Array:
+        dY = np.ascontiguousarray(dY).reshape(dY.shape)  # a sum's gradient is one number, expanded
+        if not (_is_float(dY) and _is(index, INT64) and _takes(out, dY.dtype)):
+            return super().take_grad(dY, index, shape=shape, dim=dim, out=out)
+        self.check_index(index, shape[dim], f"take_grad: dim {dim}")
+        out = self._filled(out, shape, dY.dtype, 0)
+        before, after = math.prod(shape[:dim]), math.prod(shape[dim + 1 :])
+        rows = dY.reshape(before, index.size, after)
+        indexing.take_grad(rows, index.ravel(), out.reshape(before, shape[dim], after))
         return out
 
     # ---- convolution: compiled copies around a product per image
@@ -250,24 +266,29 @@ class NumbaBackend(Backend):
         )  # fmt: skip
         return dX, dweight, dbias
 
-    def cross_entropy(self, x: Array, target: Array, *, out: Array = None) -> Array:
-        if not (_is(x, FLOAT32) and _is(target, INT64) and _takes(out, FLOAT32)):
-            return super().cross_entropy(x, target, out=out)
-        self.check_index(target, x.shape[1], "cross_entropy")
-        out = _or_empty(out, target.shape, FLOAT32)
-        exponentials.cross_entropy(x, target, out)
-        return out
+    def cross_entropy(
+        self, x: Array, target: Array, *, ignore_index: int, out: Any = None
+    ) -> tuple[Array, Array]:
+        losses, count = (None, None) if out is None else out
+        given = _takes(losses, FLOAT32) and _takes(count, FLOAT32)
+        if given and _is(x, FLOAT32) and _is(target, INT64):
+            losses = _or_empty(losses, target.shape, FLOAT32)
+            counted = exponentials.cross_entropy(x, target, ignore_index, losses)
+            if counted >= 0:
+                count = _or_empty(count, (), FLOAT32)
+                count[()] = counted or math.nan
+                return losses, count
+        return super().cross_entropy(x, target, ignore_index=ignore_index, out=out)
 
     def cross_entropy_grad(
-        self, dY: Array, x: Array, target: Array, *, out: Array = None
-    ) -> Array:  # fmt: skip
+        self, dY: Array, x: Array, target: Array, *, ignore_index: int, out: Array = None
+    ) -> Array:
         dY = np.ascontiguousarray(dY)  # the mean's gradient is one number, expanded
-        if not (_are(FLOAT32, dY, x) and _is(target, INT64) and _takes(out, FLOAT32)):
-            return super().cross_entropy_grad(dY, x, target, out=out)
-        self.check_index(target, x.shape[1], "cross_entropy_grad")
-        out = _or_empty(out, x.shape, FLOAT32)
-        exponentials.cross_entropy_grad(dY, x, target, out)
-        return out
+        if _are(FLOAT32, dY, x) and _is(target, INT64) and _takes(out, FLOAT32):
+            dX = _or_empty(out, x.shape, FLOAT32)
+            if exponentials.cross_entropy_grad(dY, x, target, ignore_index, dX) >= 0:
+                return dX
+        return super().cross_entropy_grad(dY, x, target, ignore_index=ignore_index, out=out)
 
     def dropout_mask(
         self, *, shape: Shape, p: float, key: int, dtype: np.dtype, out: Array = None

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
+import platform
 from collections import Counter
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import numba
+import numpy as np
 import pytest
 from cases import ROWS
 from strict_backend import StrictBackend
@@ -17,7 +22,14 @@ from tinygrad_mnist.kernels import Backend
 NAMES = list(dict.fromkeys(["numpy", "numba", "cupy", *registered(), "strict"]))
 BACKENDS = [pytest.param(n, marks=pytest.mark.gpu if n == "cupy" else ()) for n in NAMES]
 
-_drawn: Counter[tuple[str, str]] = Counter()  # (row, backend) → cases compared
+KINDS = ("forward", "gradient", "second")
+_drawn: Counter[tuple[str, str, str]] = Counter()  # (row, backend, kind) → cases compared
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--op-table", metavar="FILE", help="write the table of ops × backends to FILE (Markdown)"
+    )
 
 
 def pytest_configure() -> None:
@@ -67,7 +79,7 @@ def strict() -> StrictBackend:
 
 
 @pytest.fixture
-def drawn() -> Counter[tuple[str, str]]:
+def drawn() -> Counter[tuple[str, str, str]]:
     """Where the op tests count what they compared, for the summary."""
     return _drawn
 
@@ -76,11 +88,39 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """How much the op table covered in this run."""
     if not _drawn:
         return
-    backends = sorted({backend for _, backend in _drawn})
-    waived = [row for row in ROWS if row.second is not None]
+    backends = sorted({backend for _, backend, _ in _drawn})
     terminalreporter.write_sep("-", "op table")
-    terminalreporter.write_line(
-        f"{len(_drawn)} rows × backends ({len(ROWS)} rows; {', '.join(backends)}), "
-        f"{sum(_drawn.values())} cases; {len(waived)} rows claim no second gradient"
-        f"{': ' if waived else ''}{', '.join(row.name for row in waived)}"
+    summary = _summary(backends)
+    terminalreporter.write_line(summary)
+    file = terminalreporter.config.getoption("--op-table")
+    if file:
+        Path(file).write_text(f"{_versions()}\n\n{summary}\n\n{_table(backends)}", encoding="utf-8")
+        terminalreporter.write_line(f"wrote {file}")
+
+
+def _summary(backends: list[str]) -> str:
+    pairs = {(row, backend) for row, backend, _ in _drawn}
+    counts = {kind: sum(n for (_, _, k), n in _drawn.items() if k == kind) for kind in KINDS}
+    waived = [f"{row.name} ({row.second})" for row in ROWS if row.second is not None]
+    return (
+        f"{len(pairs)} rows × backends ({len(ROWS)} rows; {', '.join(backends)}), "
+        f"{counts['forward']} cases, {counts['gradient']} with gradients, {counts['second']} with "
+        f"second gradients; {len(waived)} rows claim no second gradient"
+        f"{': ' if waived else ''}{', '.join(waived)}"
+    )
+
+
+def _table(backends: list[str]) -> str:
+    """One line per row of the table; a cell has the cases compared: values, gradients, second."""
+    lines = [f"| op | {' | '.join(backends)} |", f"| --- |{' --- |' * len(backends)}"]
+    for row in (r for r in ROWS if any(_drawn[r.name, b, KINDS[0]] for b in backends)):
+        cells = [" / ".join(str(_drawn[row.name, b, kind]) for kind in KINDS) for b in backends]
+        lines.append(f"| {row.name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _versions() -> str:
+    return (
+        f"{datetime.date.today()}, {platform.machine()}, Python {platform.python_version()}, "
+        f"NumPy {np.__version__}, Numba {numba.__version__}; pytest tests/test_ops.py --op-table"
     )

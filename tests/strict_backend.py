@@ -194,12 +194,17 @@ class Namespace:
 
 def _function(function: Callable[..., Any]) -> Callable[..., Any]:
     def apply(*args: Any, **kwargs: Any) -> Any:
-        if function is np.take_along_axis:
+        if function in (np.take, np.take_along_axis):
             args = (args[0], args[1] % max(1, args[0].shape[kwargs["axis"]]), *args[2:])
         result = function(*unwrapped(args), **unwrapped(kwargs))
         out = kwargs.get("out")
         return wrapped(result) if out is None else out
 
+    def at(x: StrictArray, index: Any, y: Any) -> None:
+        ufunc: Any = function
+        ufunc.at(x._a, *_index(x._a, index, "writing"), _operand(y))
+
+    apply.at = at  # type: ignore[attr-defined]
     return apply
 
 
@@ -227,12 +232,12 @@ class StrictBackend(Backend):
             raise pending
         return x._a.copy()
 
-    def check_index(self, index: StrictArray, size: int, kernel: str) -> None:
+    def check_index(self, index: StrictArray, size: int, kernel: str, low: int = 0) -> None:
         """Raised at the next ``to_numpy``, as a device would that does not wait here."""
-        wrong = index._a[(index._a < 0) | (index._a >= size)]
+        wrong = index._a[(index._a < low) | (index._a >= size)]
         if wrong.size and self._pending is None:
             self._pending = IndexError(
-                f"{kernel}: found index {wrong[0]}, expected 0 to {size - 1}"
+                f"{kernel}: found index {wrong[0]}, expected {low} to {size - 1}"
             )
 
 

@@ -15,11 +15,14 @@ import pytest
 from strict_backend import StrictBackend
 
 import tinygrad_mnist as tg
-from tinygrad_mnist import ops
-from tinygrad_mnist.autograd import Function, Node, grad
+from tinygrad_mnist.autograd.backward import grad
+from tinygrad_mnist.autograd.function import Function
+from tinygrad_mnist.autograd.graph import Node
 from tinygrad_mnist.autograd.record import OpNode
 from tinygrad_mnist.dispatch import Call, Observer, observe
 from tinygrad_mnist.kernels import Backend
+from tinygrad_mnist.nn import functional as F
+from tinygrad_mnist.ops import networks, pointwise, products
 from tinygrad_mnist.tensor import Tensor
 from tinygrad_mnist.testing import gradcheck, gradgradcheck
 
@@ -80,7 +83,7 @@ def test_gradient_argument_must_fit() -> None:
         y.backward(tg.tensor(np.ones(3)))
     with pytest.raises(TypeError, match="float32"):
         y.backward(tg.ones(2))
-    with pytest.raises(TypeError, match="must be a tensor"):
+    with pytest.raises(TypeError, match="found float, expected a tensor"):
         y.backward(1.0)  # type: ignore[arg-type]
 
 
@@ -195,7 +198,7 @@ def test_only_wanted_nodes_run() -> None:
     """A branch that does not lead to the input is not differentiated."""
     x, w = leaf(1, 2), leaf(3, 4)
     y = (x.exp() * w.tanh()).sum()
-    for wanted, products in (
+    for wanted, count in (
         (x, 2),
         (w, 3),
         ([x, w], 5),
@@ -203,7 +206,7 @@ def test_only_wanted_nodes_run() -> None:
         seen = Names()
         with observe(seen):
             grad(y, wanted, retain_graph=True)
-        assert seen.names.count("multiply") == products
+        assert seen.names.count("multiply") == count
     frozen = Names()
     x.requires_grad_(False)
     y = (x * w).sum()
@@ -253,7 +256,7 @@ def test_gradient_penalty() -> None:
     x = tg.tensor(generator.standard_normal((5, 3)), requires_grad=True)
 
     def penalty(w: Tensor, x: Tensor) -> Tensor:
-        y = ops.linear(x, w).tanh().sum()
+        y = products.linear(x, w).tanh().sum()
         (dX,) = grad(y, x, create_graph=True)
         return dX.square().sum()
 
@@ -546,7 +549,7 @@ def test_hooks_of_what_nobody_asked_for_do_not_run() -> None:
     x, weight, bias = tg.tensor(np.eye(3, 2), requires_grad=True), leaf(1, 1), leaf(0, 0)
     seen: list[Any] = []
     weight.register_hook(seen.append)
-    y = ops.batch_norm(x, weight, bias, 1e-5)[0].square().sum()
+    y = networks.batch_norm(x, weight, bias, 1e-5)[0].square().sum()
     grad(y, x, retain_graph=True)
     assert seen == []
     grad(y, weight)
@@ -606,7 +609,7 @@ def test_the_given_gradient_is_not_kept() -> None:
 def test_gradients_do_not_alias_inputs() -> None:
     """dX of x · w with dY = 1 is w's value, not w's memory."""
     x, w = leaf(1, 2), leaf(3, 4)
-    ops.where(tg.tensor([True, True]), x * w, 0.0).sum().backward()
+    pointwise.where(tg.tensor([True, True]), x * w, 0.0).sum().backward()
     assert x.grad is not None
     x.grad.zero_()
     assert values(w) == [3, 4]
@@ -734,7 +737,7 @@ def test_two_backends() -> None:
     with pytest.raises(RuntimeError, match=r"'numpy'.*'strict'.*\.to\(\"numpy\"\)"):
         from_here + other
     with pytest.raises(RuntimeError, match=r"'numpy'.*'strict'"):
-        ops.linear(from_here.reshape(1, 2), other.reshape(1, 2))
+        products.linear(from_here.reshape(1, 2), other.reshape(1, 2))
     with tg.no_grad(), pytest.raises(RuntimeError, match=r"'numpy'.*'strict'"):
         from_here += other
 
@@ -1024,10 +1027,10 @@ def unrecorded(x: Tensor) -> list[Any]:
 
 def fused(x: Tensor) -> list[Any]:
     image = x.reshape(1, 1, 2, 2).expand(2, 1, 2, 2)
-    y = ops.conv2d(image, tg.tensor(np.ones((2, 1, 1, 1)), requires_grad=True))
-    y = ops.batch_norm(y, leaf(1, 1), leaf(0, 0), 1e-5)[0]
-    y = ops.max_pool2d(y, 2).flatten(1)
-    loss = ops.cross_entropy(y, tg.tensor([0, 1])).mean()
+    y = F.conv2d(image, tg.tensor(np.ones((2, 1, 1, 1)), requires_grad=True))
+    y = networks.batch_norm(y, leaf(1, 1), leaf(0, 0), 1e-5)[0]
+    y = F.max_pool2d(y, 2).flatten(1)
+    loss = networks.cross_entropy(y, tg.tensor([0, 1]))[0].mean()
     loss.backward()
     return [image, y, loss]
 
@@ -1060,7 +1063,7 @@ def test_nothing_survives_del(use: Callable[[Tensor], list[Any]]) -> None:
 
 
 def live(kind: type) -> list[Any]:
-    return [x for x in gc.get_objects() if isinstance(x, kind)]
+    return [x for x in gc.get_objects() if issubclass(type(x), kind)]
 
 
 def test_the_graph_of_a_loss_dies_with_it() -> None:
@@ -1084,8 +1087,8 @@ def test_a_thousand_steps_leave_nothing_behind() -> None:
     target = tg.tensor([0, 1, 2, 0, 1])
 
     def step() -> None:
-        h = Cube.apply(ops.relu(ops.linear(x, w)))
-        loss = ops.cross_entropy(ops.linear(h, v), target).mean()
+        h = Cube.apply(Tensor.relu(products.linear(x, w)))
+        loss = networks.cross_entropy(products.linear(h, v), target)[0].mean()
         for p in (w, v):
             p.grad = None
         loss.backward()

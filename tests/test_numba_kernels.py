@@ -17,7 +17,8 @@ pytest.importorskip("numba")
 
 from tinygrad_mnist.backends.numba_backend import NumbaBackend
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
-from tinygrad_mnist.kernels import Backend, kernel_names, spec
+from tinygrad_mnist.contract import kernel_names, spec
+from tinygrad_mnist.kernels import Backend
 
 NUMPY, NUMBA = NumpyBackend(), NumbaBackend()
 OVERRIDES = [name for name in kernel_names() if name in vars(NumbaBackend)]
@@ -143,13 +144,16 @@ def batch_norm_grad(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
 @case("cross_entropy")
 def cross_entropy(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
     for shape in ((5, 10), (200, 10), (1, 1), (64, 3), (0, 4)):
-        yield (20 * draw(*shape), np.arange(shape[0]) % shape[1]), {}
+        yield (20 * draw(*shape), np.arange(shape[0]) % shape[1]), {"ignore_index": -100}
+        yield (draw(*shape), np.arange(shape[0]) % shape[1]), {"ignore_index": 0}
     for value in NONE:
         x = draw(6, 4)
         x[1, 2] = x[3, 0] = value
         x[5] = value
-        yield (x, np.arange(6) % 4), {}
-    yield (np.array([[100, 0, -100], [3e4, 1, 0]], dtype), np.array([2, 1])), {}
+        yield (x, np.arange(6) % 4), {"ignore_index": -100}
+        yield (x, np.array([0, -7, 2, -7, 1, 3])), {"ignore_index": -7}
+    far = np.array([[100, 0, -100], [3e4, 1, 0]], dtype)
+    yield (far, np.array([2, 1])), {"ignore_index": -100}
 
 
 @case("cross_entropy_grad")
@@ -157,7 +161,7 @@ def cross_entropy_grad(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
     for (x, target), static in cross_entropy(draw, dtype):
         yield (draw(len(x)), x, target), static
     x, target = draw(7, 4), np.arange(7) % 4
-    yield (np.broadcast_to(np.array(1 / 7, dtype), 7), x, target), {}
+    yield (np.broadcast_to(np.array(1 / 7, dtype), 7), x, target), {"ignore_index": -100}
 
 
 @case("dropout_mask", "uniform")
@@ -165,6 +169,17 @@ def streams(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
     for shape in ((32, 7), (5,), (1,), (0, 3), (), (3, 3, 3)):
         for key in (0, 2**64 - 1, 2**63 + 12345):
             yield (), {"shape": shape, "key": key, "dtype": dtype}
+
+
+@case("take_grad")
+def indices(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for shape, dim, inner in (((5,), 0, (40,)), ((5, 3), 0, (2, 3)), ((2, 5, 3), 1, (7,))):
+        index = np.random.default_rng(2).integers(0, 5, inner)
+        dY = draw(*shape[:dim], *inner, *shape[dim + 1 :])
+        yield (dY, index), {"shape": shape, "dim": dim}
+        yield (np.full_like(dY, np.nan), index), {"shape": shape, "dim": dim}
+    yield (draw(4, 2, 2)[::2], np.array([[0, 1], [1, 1]])), {"shape": (2, 2), "dim": 0}
+    yield (draw(0, 3), np.zeros(0, np.int64)), {"shape": (4, 3), "dim": 0}
 
 
 @case("take_scaled")
@@ -349,9 +364,9 @@ def test_an_index_outside_is_an_error_and_never_read(bad: int) -> None:
     target = np.array([0, bad, 1])
     images, static = np.zeros((10, 4), np.uint8), {"scale": 1.0, "shift": 0.0}
     with pytest.raises(IndexError, match=f"cross_entropy: found index {bad}, expected 0 to 9"):
-        NUMBA.cross_entropy(x, target)
+        NUMBA.cross_entropy(x, target, ignore_index=-100)
     with pytest.raises(IndexError, match=f"cross_entropy_grad: found index {bad}"):
-        NUMBA.cross_entropy_grad(dY, x, target)
+        NUMBA.cross_entropy_grad(dY, x, target, ignore_index=-100)
     with pytest.raises(IndexError, match=f"take_scaled: found index {bad}"):
         NUMBA.take_scaled(images, target, dtype=np.dtype(np.float32), **static)
 
@@ -389,8 +404,8 @@ adam = dict(lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0, step=2)
 
 def results(backend):
     yield backend.sigmoid(x)
-    yield backend.cross_entropy(x, target)
-    yield backend.cross_entropy_grad(x[:, 0].copy(), x, target)
+    yield from backend.cross_entropy(x, target, ignore_index=-100)
+    yield backend.cross_entropy_grad(x[:, 0].copy(), x, target, ignore_index=-100)
     yield backend.dropout_mask(p=0.5, **static)
     yield backend.uniform(**static)
     yield from backend.max_pool2d(x.reshape(1, 1, 4, 10), **pool)

@@ -18,129 +18,43 @@ if not (_here / "backends").is_dir():
     # In a checkout the backends stand beside the package; an installed one has them inside.
     __path__.append(str(_here.parent))
 
-from tinygrad_mnist import autograd, nn, optim, testing, utils
-from tinygrad_mnist.autograd import (
-    enable_grad,
-    is_grad_enabled,
-    no_grad,
-    set_grad_enabled,
-)
-from tinygrad_mnist.backend import BackendError, set_backend, use_backend
-from tinygrad_mnist.ops import (
-    abs,
-    add,
-    amax,
-    argmax,
-    cos,
-    divide,
-    exp,
-    flatten,
-    log,
-    log_softmax,
-    matmul,
-    maximum,
-    mean,
-    minimum,
-    multiply,
-    permute,
-    pow,
-    relu,
-    reshape,
-    sigmoid,
-    sign,
-    sin,
-    softmax,
-    sqrt,
-    square,
-    squeeze,
-    subtract,
-    sum,
-    tanh,
-    transpose,
-    unsqueeze,
-    where,
-)
-from tinygrad_mnist.ops.table import DTYPES as _DTYPES
-from tinygrad_mnist.random import initial_seed, manual_seed
-from tinygrad_mnist.tensor import (
-    Tensor,
-    arange,
-    as_tensor,
-    from_numpy,
-    full,
-    ones,
-    rand,
-    randn,
-    tensor,
-    zeros,
-)
+from tinygrad_mnist import autograd as autograd
+from tinygrad_mnist import nn as nn
+from tinygrad_mnist import optim as optim
+from tinygrad_mnist import testing as testing
+from tinygrad_mnist import utils as utils
+from tinygrad_mnist.autograd import enable_grad as enable_grad
+from tinygrad_mnist.autograd import is_grad_enabled as is_grad_enabled
+from tinygrad_mnist.autograd import no_grad as no_grad
+from tinygrad_mnist.autograd import set_grad_enabled as set_grad_enabled
+from tinygrad_mnist.backend import BackendError as BackendError
+from tinygrad_mnist.backend import set_backend as set_backend
+from tinygrad_mnist.backend import use_backend as use_backend
+from tinygrad_mnist.checks import DTYPES as _DTYPES
+from tinygrad_mnist.creation import arange as arange
+from tinygrad_mnist.creation import empty as empty
+from tinygrad_mnist.creation import empty_like as empty_like
+from tinygrad_mnist.creation import eye as eye
+from tinygrad_mnist.creation import full as full
+from tinygrad_mnist.creation import full_like as full_like
+from tinygrad_mnist.creation import linspace as linspace
+from tinygrad_mnist.creation import ones as ones
+from tinygrad_mnist.creation import ones_like as ones_like
+from tinygrad_mnist.creation import rand as rand
+from tinygrad_mnist.creation import rand_like as rand_like
+from tinygrad_mnist.creation import randint as randint
+from tinygrad_mnist.creation import randn as randn
+from tinygrad_mnist.creation import randn_like as randn_like
+from tinygrad_mnist.creation import randperm as randperm
+from tinygrad_mnist.creation import zeros as zeros
+from tinygrad_mnist.creation import zeros_like as zeros_like
+from tinygrad_mnist.functions import *
+from tinygrad_mnist.random import initial_seed as initial_seed
+from tinygrad_mnist.random import manual_seed as manual_seed
+from tinygrad_mnist.tensor import Tensor as Tensor
+from tinygrad_mnist.tensor import as_tensor as as_tensor
+from tinygrad_mnist.tensor import from_dlpack as from_dlpack
+from tinygrad_mnist.tensor import from_numpy as from_numpy
+from tinygrad_mnist.tensor import tensor as tensor
 
 bool_, uint8, int8, int16, int32, int64, float32, float64 = _DTYPES
-
-__all__ = [
-    "BackendError",
-    "Tensor",
-    "__version__",
-    "abs",
-    "add",
-    "amax",
-    "arange",
-    "argmax",
-    "as_tensor",
-    "autograd",
-    "bool_",
-    "cos",
-    "divide",
-    "enable_grad",
-    "exp",
-    "flatten",
-    "float32",
-    "float64",
-    "from_numpy",
-    "full",
-    "initial_seed",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "is_grad_enabled",
-    "log",
-    "log_softmax",
-    "manual_seed",
-    "matmul",
-    "maximum",
-    "mean",
-    "minimum",
-    "multiply",
-    "nn",
-    "no_grad",
-    "ones",
-    "optim",
-    "permute",
-    "pow",
-    "rand",
-    "randn",
-    "relu",
-    "reshape",
-    "set_backend",
-    "set_grad_enabled",
-    "sigmoid",
-    "sign",
-    "sin",
-    "softmax",
-    "sqrt",
-    "square",
-    "squeeze",
-    "subtract",
-    "sum",
-    "tanh",
-    "tensor",
-    "testing",
-    "transpose",
-    "uint8",
-    "unsqueeze",
-    "use_backend",
-    "utils",
-    "where",
-    "zeros",
-]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_mnist import __version__, config, models, nn, optim, training
-from tinygrad_mnist.autograd import no_grad
+from tinygrad_mnist.autograd.graph import no_grad
 from tinygrad_mnist.backend import BackendError, current, resolve, set_backend, statuses
 from tinygrad_mnist.random import manual_seed
 from tinygrad_mnist.report import plot_history

@@ -15,19 +15,20 @@ Indices into data are checked here, because a device can only do it without wait
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
+
+from tinygrad_mnist.special import erf as erf_of
 
 Array = Any
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
 Kernel = Callable[..., Any]
+
+MANY = 2**14  # elements, from which on a few more calls are worth a faster loop
 
 # splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
 GOLDEN, MIX_1, MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -72,6 +73,13 @@ def _binary(name: str) -> Kernel:
     return kernel
 
 
+def _reduction(name: str) -> Kernel:
+    def kernel(self: Backend, x: Array, *, dim: Shape, keepdim: bool, out: Array = None) -> Array:
+        return getattr(self.xp, name)(x, axis=dim, keepdims=keepdim, out=out)
+
+    return kernel
+
+
 class Backend:
     """An array engine: a namespace ``xp`` and the kernels below.
 
@@ -104,14 +112,14 @@ class Backend:
         """This backend's array as a NumPy array; shares memory where it can."""
         return np.asarray(x)
 
-    def check_index(self, index: Array, size: int, kernel: str) -> None:
-        """Raise IndexError if an entry of ``index`` lies outside ``0 … size-1``.
+    def check_index(self, index: Array, size: int, kernel: str, low: int = 0) -> None:
+        """Raise IndexError if an entry of ``index`` lies outside ``low … size-1``.
 
         A device that would have to wait for the answer may raise at its next synchronisation.
         """
-        if index.size and (index.min() < 0 or index.max() >= size):
+        if index.size and (index.min() < low or index.max() >= size):
             worst = index.max() if index.max() >= size else index.min()
-            raise IndexError(f"{kernel}: found index {worst}, expected 0 to {size - 1}")
+            raise IndexError(f"{kernel}: found index {worst}, expected {low} to {size - 1}")
 
     # ---- pointwise
 
@@ -119,6 +127,8 @@ class Backend:
     subtract = _binary("subtract")
     multiply = _binary("multiply")
     divide = _binary("divide")
+    floor_divide = _binary("floor_divide")
+    remainder = _binary("remainder")
     pow = _binary("power")
     maximum = _binary("maximum")
     minimum = _binary("minimum")
@@ -128,17 +138,46 @@ class Backend:
     less_equal = _binary("less_equal")
     greater = _binary("greater")
     greater_equal = _binary("greater_equal")
+    bitwise_and = _binary("bitwise_and")
+    bitwise_or = _binary("bitwise_or")
+    bitwise_xor = _binary("bitwise_xor")
+    bitwise_invert = _unary("invert")
 
     negative = _unary("negative")
     abs = _unary("absolute")
     sign = _unary("sign")
     exp = _unary("exp")
+    expm1 = _unary("expm1")
     log = _unary("log")
+    log1p = _unary("log1p")
     sqrt = _unary("sqrt")
     square = _unary("square")
     sin = _unary("sin")
     cos = _unary("cos")
+    tan = _unary("tan")
+    asin = _unary("arcsin")
+    acos = _unary("arccos")
+    atan = _unary("arctan")
+    sinh = _unary("sinh")
+    cosh = _unary("cosh")
     tanh = _unary("tanh")
+    floor = _unary("floor")
+    ceil = _unary("ceil")
+    trunc = _unary("trunc")
+    round = _unary("rint")
+    isnan = _unary("isnan")
+    isinf = _unary("isinf")
+    isfinite = _unary("isfinite")
+
+    @elementwise
+    def erf(self, x: Array, *, out: Array = None) -> Array:
+        """2/√π · ∫ e^(−t²) dt from 0 to x."""
+        return self._into(out, erf_of(self.xp, x))
+
+    @elementwise
+    def clamp(self, x: Array, min: Array = None, max: Array = None, *, out: Array = None) -> Array:
+        """min(max(x, min), max); a bound may be None."""
+        return self._into(out, self.xp.clip(x, min, max))
 
     @elementwise
     def sigmoid(self, x: Array, *, out: Array = None) -> Array:
@@ -168,7 +207,16 @@ class Backend:
 
     @elementwise
     def where(self, condition: Array, x: Array, y: Array, *, out: Array = None) -> Array:
-        return self._into(out, self.xp.where(condition, x, y))
+        """``x`` where ``condition`` holds, else ``y``.
+
+        Many floats are chosen by their bits, 5 to 20 times as fast where the condition is random.
+        """
+        like = x if hasattr(x, "dtype") else y
+        if condition.size < MANY or like.dtype.kind != "f":
+            return self._into(out, self.xp.where(condition, x, y))
+        bits = np.int32 if like.dtype.itemsize == 4 else np.int64
+        a, b = ((v if hasattr(v, "dtype") else like.dtype.type(v)).view(bits) for v in (x, y))
+        return self._into(out, ((a ^ b) & -condition.astype(bits) ^ b).view(like.dtype))
 
     @elementwise
     def cast(self, x: Array, *, dtype: np.dtype, out: Array = None) -> Array:
@@ -178,7 +226,7 @@ class Backend:
 
     @view
     def reshape(self, x: Array, *, shape: Shape) -> Array:
-        """``x`` must be C-contiguous, so that the result is a view."""
+        """``x`` must lie so that the result is a view, as C-contiguous arrays do."""
         return x.reshape(shape)
 
     @view
@@ -209,6 +257,46 @@ class Backend:
         """A C-contiguous copy."""
         return self._into(out, x.copy(order="C"))
 
+    def concat(self, *arrays: Array, dim: int, out: Array = None) -> Array:
+        """The arrays one after the other along ``dim``."""
+        return self.xp.concatenate(arrays, axis=dim, out=out)
+
+    @view
+    def split(self, x: Array, *, sizes: Shape, dim: int) -> tuple[Array, ...]:
+        """``x`` cut into pieces of ``sizes`` along ``dim``."""
+        ends = np.cumsum(sizes).tolist()
+        lead = (slice(None),) * dim
+        return tuple(x[(*lead, slice(e - s, e))] for s, e in zip(sizes, ends, strict=True))
+
+    @view
+    def windows(self, x: Array, *, size: Pair, stride: Pair, dilation: Pair) -> Array:
+        """Windows of x (N, C, H, W), read-only: (N, C, kh, kw, H', W')."""
+        n, c, h, w = x.shape
+        spots = convolved((h, w), size, stride, dilation)
+        s0, s1, s2, s3 = x.strides
+        strides = (s0, s1, s2 * dilation[0], s3 * dilation[1], s2 * stride[0], s3 * stride[1])
+        return self.xp.lib.stride_tricks.as_strided(x, (n, c, *size, *spots), strides)
+
+    def windows_grad(
+        self, dY: Array, *, shape: Shape, stride: Pair, dilation: Pair, out: Array = None
+    ) -> Array:
+        """``dY`` (N, C, kh, kw, H', W') added up where its windows lie: ``shape`` (N, C, H, W)."""
+        out = self._filled(out, shape, dY.dtype, 0)
+        size, spots = dY.shape[2:4], dY.shape[4:]
+        if 4 * math.prod(spots) < math.prod(size):  # few large windows: one after the other
+            dY = dY.transpose(0, 1, 4, 5, 2, 3)
+            size, spots, stride, dilation = spots, size, dilation, stride
+        for i, j, rows, cols in _offsets(size, spots, stride, dilation):
+            out[:, :, rows, cols] += dY[:, :, i, j]
+        return out
+
+    def arange(
+        self, *, start: float, step: float, size: int, dtype: np.dtype, out: Array = None
+    ) -> Array:
+        """start + step · (0, 1, …, size−1)."""
+        numbers = self.xp.arange(size, dtype=np.float64 if dtype.kind == "f" else np.int64)
+        return self._into(out, (start + step * numbers).astype(dtype))
+
     def full(self, *, shape: Shape, value: float, dtype: np.dtype, out: Array = None) -> Array:
         """An array of ``shape`` that holds ``value`` everywhere."""
         return self._filled(out, shape, dtype, value)
@@ -226,16 +314,91 @@ class Backend:
         """x ← x + weight · (end − x)."""
         x += weight * (end - x)
 
+    # ---- at indices
+
+    def take(self, x: Array, index: Array, *, dim: int, out: Array = None) -> Array:
+        """``x`` at the int64 ``index``, of any shape, along ``dim``, whose place its dims take."""
+        self.check_index(index, x.shape[dim], f"take: dim {dim}")
+        if x.flags.c_contiguous:
+            return self._into(out, self.xp.take(x, index, axis=dim))
+        taken = x[(*(slice(None),) * dim, index)]  # take would copy the whole of x
+        return self._into(out, taken.copy(order="C"))
+
+    def take_grad(
+        self, dY: Array, index: Array, *, shape: Shape, dim: int, out: Array = None
+    ) -> Array:
+        """Zeros of ``shape`` with ``dY`` added at ``index`` along ``dim``.
+
+        Element by element in one flat array: NumPy's ``add.at`` is five times slower on rows.
+        """
+        self.check_index(index, shape[dim], f"take_grad: dim {dim}")
+        before, after = math.prod(shape[:dim]), math.prod(shape[dim + 1 :])
+        places = index.reshape(-1)
+        if after != 1:
+            places = places[:, None] * after + self.xp.arange(after)
+        if before != 1:
+            starts = self.xp.arange(before) * (shape[dim] * after)
+            places = starts[:, None] + places.reshape(1, -1)
+        total = self.xp.zeros(math.prod(shape), dY.dtype)
+        self.xp.add.at(total, places.reshape(-1), dY.reshape(-1))
+        return self._into(out, total.reshape(shape))
+
+    def put(self, x: Array, index: Array, y: Array, *, out: Array = None) -> Array:
+        """A copy of ``x`` with ``y`` at ``index``, as ``put_`` writes it."""
+        self.check_index(index, len(x), "put")
+        out = self._into(out, x.copy(order="C"))
+        out[index] = y
+        return out
+
+    @writes("x")
+    def put_(self, x: Array, index: Array, y: Array) -> None:
+        """x[index] ← y with an int64 ``index`` along dim 0; of repeated indices any one wins.
+
+        ``y`` broadcasts to the dims of ``index`` and then those of ``x`` after the first.
+        """
+        self.check_index(index, len(x), "put_")
+        x[index] = y
+
+    def wrap_index(
+        self, x: Array, *, size: int, low: int, step: int, what: str, out: Array = None
+    ) -> Array:
+        """int64 ``x``, of which negative ones count from the end of ``size``, times ``step``.
+
+        IndexError, saying ``what`` is indexed, outside ``low`` … size−1; ``low`` is 0 or −size.
+        """
+        self.check_index(x, size, f"index: {what}", low)
+        if low == 0:
+            return self.xp.multiply(x, step, out=out)
+        wrapped = x >> 63  # −1 where x < 0, else 0: ten times as fast as where
+        wrapped &= size
+        wrapped += x
+        wrapped *= step
+        return self._into(out, wrapped)
+
+    def nonzero(self, x: Array, *, out: Array = None) -> Array:
+        """The indices of what is not 0, (count, ndim) int64, in row-major order."""
+        return self._into(out, self.xp.argwhere(x))
+
     # ---- reductions
 
-    def sum(self, x: Array, *, dim: Shape, keepdim: bool, out: Array = None) -> Array:
-        return self.xp.sum(x, axis=dim, keepdims=keepdim, out=out)
-
-    def max(self, x: Array, *, dim: Shape, keepdim: bool, out: Array = None) -> Array:
-        return self.xp.max(x, axis=dim, keepdims=keepdim, out=out)
+    sum = _reduction("sum")
+    max = _reduction("max")
+    min = _reduction("min")
+    any = _reduction("any")
+    all = _reduction("all")
 
     def argmax(self, x: Array, *, dim: int, keepdim: bool, out: Array = None) -> Array:
         return self._into(out, self.xp.argmax(x, axis=dim, keepdims=keepdim))
+
+    def argmin(self, x: Array, *, dim: int, keepdim: bool, out: Array = None) -> Array:
+        return self._into(out, self.xp.argmin(x, axis=dim, keepdims=keepdim))
+
+    def argsort(self, x: Array, *, dim: int, out: Array = None) -> Array:
+        """The order that sorts ``x`` along ``dim``, equal elements as they came; NaN last."""
+        return self._into(out, self.xp.argsort(x, axis=dim, kind="stable"))
+
+    def cumsum(self, x: Array, *, dim: int, out: Array = None) -> Array:
+        return self.xp.cumsum(x, axis=dim, out=out)
 
     # ---- products
 
@@ -289,9 +452,9 @@ class Backend:
         spots = dY.shape[2] * dY.shape[3]
         columns = self.xp.matmul(kernel, dY.reshape(n, groups, o // groups, spots))
         columns = columns.reshape(n, c, kh, kw, *dY.shape[2:])
-        padded = self.xp.zeros((n, c, h + 2 * ph, w + 2 * pw), dY.dtype)
-        for i, j, rows, cols in _offsets((kh, kw), dY.shape[2:], stride, dilation):
-            padded[:, :, rows, cols] += columns[:, :, i, j]
+        padded = self.windows_grad(
+            columns, shape=(n, c, h + 2 * ph, w + 2 * pw), stride=stride, dilation=dilation
+        )
         return self._into(out, padded[:, :, ph : ph + h, pw : pw + w])
 
     def conv2d_dw(
@@ -319,9 +482,9 @@ class Backend:
 
         The first of equal cells wins; a NaN wins over numbers.
         """
-        padded = self._pad(x, padding, -self.xp.inf)
-        spots = _pooled(padded.shape, size, stride)
-        best = self.xp.full((*padded.shape[:2], *spots), -self.xp.inf, x.dtype)
+        padded = self._pad(x, padding, lowest(x.dtype))
+        spots = convolved(padded.shape[2:], size, stride, (1, 1))
+        best = self.xp.full((*padded.shape[:2], *spots), lowest(x.dtype), x.dtype)
         index = self.xp.zeros(best.shape, np.int32)
         if padding != (0, 0):
             index += self._first_cells(spots, size, stride, padding)
@@ -403,22 +566,34 @@ class Backend:
         dX *= (weight * scale)[per_channel]
         return self._into(out, (dX, dweight, dbias))
 
-    def cross_entropy(self, x: Array, target: Array, *, out: Array = None) -> Array:
-        """x (N, C), int64 target (N,) to −log softmax(x)[target], (N,)."""
-        self.check_index(target, x.shape[1], "cross_entropy")
-        shifted = x - self.xp.max(x, axis=1, keepdims=True)
-        chosen = self.xp.take_along_axis(shifted, target[:, None], axis=1)[:, 0]
-        total = self.xp.log(self.xp.sum(self.xp.exp(shifted), axis=1))
-        return self.xp.subtract(total, chosen, out=out)
+    def cross_entropy(
+        self, x: Array, target: Array, *, ignore_index: int, out: Any = None
+    ) -> tuple[Array, Array]:
+        """x (N, C), int64 target (N,) to −log softmax(x)[target], (N,), and how many count.
 
-    def cross_entropy_grad(self, dY: Array, x: Array, target: Array, *, out: Array = None) -> Array:
-        """dY (N,) · (softmax(x) − one-hot(target)), (N, C)."""
-        self.check_index(target, x.shape[1], "cross_entropy_grad")
+        Rows whose target is ``ignore_index`` do not count and give 0. Where none counts, the count
+        is NaN.
+        """
+        target, counted = self._labels(target, x.shape[1], ignore_index, "cross_entropy")
+        shifted = x - self.xp.max(x, axis=1, keepdims=True)
+        losses = self.xp.log(self.xp.sum(self.xp.exp(shifted), axis=1))
+        losses -= shifted[self.xp.arange(len(x)), target]
+        if counted is None:
+            return self._into(out, (losses, x.dtype.type(len(x))))
+        count = self.xp.sum(counted, dtype=x.dtype)
+        count = self.xp.where(count == 0, math.nan, count)
+        return self._into(out, (self.xp.where(counted, losses, 0), count))
+
+    def cross_entropy_grad(
+        self, dY: Array, x: Array, target: Array, *, ignore_index: int, out: Array = None
+    ) -> Array:
+        """dY (N,) · (softmax(x) − one-hot(target)), (N, C); 0 where target is ``ignore_index``."""
+        target, counted = self._labels(target, x.shape[1], ignore_index, "cross_entropy_grad")
         out = self.xp.subtract(x, self.xp.max(x, axis=1, keepdims=True), out=out)
         self.xp.exp(out, out=out)
         out *= (dY / self.xp.sum(out, axis=1))[:, None]
         out[self.xp.arange(len(x)), target] -= dY
-        return out
+        return out if counted is None else self._into(out, self._masked(out, counted[:, None]))
 
     def dropout_mask(
         self, *, shape: Shape, p: float, key: int, dtype: np.dtype, out: Array = None
@@ -527,6 +702,21 @@ class Backend:
         out.fill(value)
         return out
 
+    def _labels(
+        self, target: Array, classes: int, ignore_index: int, kernel: str
+    ) -> tuple[Array, Array | None]:
+        """``target`` with class 0 for what is ignored, and which rows count, or None for all.
+
+        IndexError for a target outside ``0 … classes-1`` that is not ignored.
+        """
+        unmet = type(target) is np.ndarray and target.size and not 0 <= ignore_index < classes
+        if unmet and target.min() >= 0 and target.max() < classes:
+            return target, None  # on the host a look costs less than the masks
+        counted = target != ignore_index
+        target = self.xp.where(counted, target, 0)
+        self.check_index(target, classes, kernel)
+        return target, counted
+
     def _masked(self, x: Array, mask: Array) -> Array:
         """``x`` where ``mask`` holds, else 0: by the bits, which is 15 times faster than where.
 
@@ -564,13 +754,11 @@ class Backend:
     ) -> tuple[Array, Pair]:
         """Columns (N, groups, C/groups·kh·kw, H'·W') of the padded ``x``, and (H', W')."""
         kh, kw = weight_shape[2:]
-        x = self._pad(x, padding, 0)
-        n, c, h, w = x.shape
-        spots = convolved((h, w), (kh, kw), stride, dilation)
-        s0, s1, s2, s3 = x.strides
-        strides = (s0, s1, s2 * dilation[0], s3 * dilation[1], s2 * stride[0], s3 * stride[1])
-        windows = self.xp.lib.stride_tricks.as_strided(x, (n, c, kh, kw, *spots), strides)
-        return windows.reshape(n, groups, c // groups * kh * kw, spots[0] * spots[1]), spots
+        found = self.windows(
+            self._pad(x, padding, 0), size=(kh, kw), stride=stride, dilation=dilation
+        )
+        n, c, spots = found.shape[0], found.shape[1], found.shape[4:]
+        return found.reshape(n, groups, c // groups * kh * kw, spots[0] * spots[1]), spots
 
     def _bits(self, key: int, shape: Shape) -> Array:
         """The stream ``key`` of splitmix64 as uint32 of ``shape``, low half first."""
@@ -586,6 +774,11 @@ class Backend:
         return z.view(np.uint32)[:count].reshape(shape)
 
 
+def lowest(dtype: np.dtype) -> float:
+    """What is below every number of ``dtype``, or its least integer."""
+    return -math.inf if dtype.kind == "f" else int(np.iinfo(dtype).min)
+
+
 def convolved(image: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> Pair:
     """Height and width of a convolution's or a pooling's result over a padded image."""
     height, width = (
@@ -593,10 +786,6 @@ def convolved(image: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> Pair:
         for i, k, s, d in zip(image, kernel, stride, dilation, strict=True)
     )
     return height, width
-
-
-def _pooled(padded: Shape, size: Pair, stride: Pair) -> Pair:
-    return convolved((padded[2], padded[3]), size, stride, (1, 1))
 
 
 def _offsets(kernel: Pair, spots: Shape, stride: Pair, dilation: Pair) -> Any:
@@ -612,43 +801,3 @@ def _offsets(kernel: Pair, spots: Shape, stride: Pair, dilation: Pair) -> Any:
 def _channel(ndim: int) -> tuple[Shape, tuple[Any, ...]]:
     """The dims that batch norm reduces, and the index that lines (C,) up with (N, C, …)."""
     return (0, *range(2, ndim)), (slice(None), *(None,) * (ndim - 2))
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What the contract says of a kernel, read from its definition."""
-
-    name: str
-    kind: str  # "plain", "elementwise", "view" or "inplace"
-    inputs: tuple[str, ...]  # positional parameters: arrays
-    static: tuple[str, ...]  # keyword parameters, without out
-    writes: tuple[str, ...]  # the inputs an in-place kernel writes
-
-
-_NOT_KERNELS = frozenset({"unusable", "asarray", "to_numpy", "check_index"})
-
-
-@cache
-def spec(name: str) -> Spec:
-    """The contract's entry for the kernel ``name``; KeyError if there is none."""
-    if name not in kernel_names():
-        raise KeyError(f"the contract has no kernel {name!r}; see tinygrad_mnist/kernels.py")
-    kernel = getattr(Backend, name)
-    parameters = list(inspect.signature(kernel).parameters.values())[1:]
-    return Spec(
-        name=name,
-        kind=getattr(kernel, "kind", "plain"),
-        inputs=tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY),
-        static=tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "out"),
-        writes=getattr(kernel, "writes", ()),
-    )
-
-
-@cache
-def kernel_names() -> tuple[str, ...]:
-    """Every kernel of the contract, in the order of its definition."""
-    return tuple(
-        name
-        for name, value in vars(Backend).items()
-        if not name.startswith("_") and callable(value) and name not in _NOT_KERNELS
-    )

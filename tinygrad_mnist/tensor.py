@@ -1,4 +1,4 @@
-"""Tensor: what people script with. Its methods are the ops, bound in the class body."""
+"""Tensor: what people script with. Its methods are the ops."""
 
 from __future__ import annotations
 
@@ -9,25 +9,21 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinygrad_mnist import autograd, ops, random
-from tinygrad_mnist.autograd import (
-    Function,
-    Hook,
-    Node,
-    RemovableHandle,
-    Value,
-    broadcasts_to,
-    wrap,
-)
-from tinygrad_mnist.backend import registered, resolve
+from tinygrad_mnist import autograd
+from tinygrad_mnist.autograd.backward import RemovableHandle, register_hook, retain_grad
+from tinygrad_mnist.autograd.function import Function
+from tinygrad_mnist.autograd.graph import Hook, Node, Value, wrap
+from tinygrad_mnist.backend import BackendError, current, resolve
+from tinygrad_mnist.checks import DTYPES, FLOAT, INT, checked_dim, checked_dtype
+from tinygrad_mnist.composed.selections import write_at
 from tinygrad_mnist.dispatch import call
+from tinygrad_mnist.in_place import InPlace
 from tinygrad_mnist.kernels import Backend, Shape
-from tinygrad_mnist.ops.shapes import shape_of
-from tinygrad_mnist.ops.table import DTYPES, FLOAT, INT, checked_dim, checked_dtype, operands
+from tinygrad_mnist.ops.table import cast
 
 
-class Tensor(Value):
-    """An array of numbers that remembers how it was computed.
+class Tensor(InPlace):
+    """An array of numbers that remembers how it was computed; its ops are those it inherits.
 
     Made by ``tensor``, ``zeros``, … and by the ops; ``requires_grad=True`` makes it a leaf whose
     ``grad`` the ``backward`` of anything computed from it fills.
@@ -82,6 +78,12 @@ class Tensor(Value):
         """The shape, or the size of ``dim``. IndexError for a dim that is not there."""
         return self.shape if dim is None else self.shape[checked_dim("size", dim, self.ndim)]
 
+    @property
+    def device(self) -> str:
+        """Where it lies, as PyTorch names it: "cpu" or "cuda:N"; else its backend's name."""
+        name = self.backend.name
+        return "cpu" if _of_host(self.backend) else name.replace("cupy", "cuda")
+
     def dim(self) -> int:
         """The number of dims."""
         return self.ndim
@@ -89,6 +91,10 @@ class Tensor(Value):
     def numel(self) -> int:
         """The number of elements."""
         return math.prod(self.shape)
+
+    def is_floating_point(self) -> bool:
+        """Whether the elements are floats."""
+        return bool(self.dtype.kind == "f")
 
     def is_contiguous(self) -> bool:
         """Whether the elements lie in row-major order without gaps."""
@@ -100,7 +106,9 @@ class Tensor(Value):
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (self[i] for i in range(len(self)))
+        if not self.ndim:
+            raise TypeError("iteration over a 0-d tensor")
+        return iter(self.unbind())
 
     def __repr__(self) -> str:
         return _display(self)
@@ -113,11 +121,30 @@ class Tensor(Value):
         RuntimeError where it requires grad: ``detach()`` it first.
         """
         if self.tracked:
-            raise RuntimeError("numpy() of a tensor that requires grad: use x.detach().numpy()")
+            raise RuntimeError(
+                "a tensor that requires grad becomes no NumPy array: use x.detach().numpy()"
+            )
         return self.backend.to_numpy(self.array)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False and not _of_host(self.backend):
+            raise ValueError(f"an array of the backend {self.backend.name!r} is copied to the host")
         return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        """The memory for another library. BufferError where it cannot be had."""
+        if self.tracked:
+            raise BufferError("__dlpack__ of a tensor that requires grad: detach() it first")
+        return self._exchangeable().__dlpack__(**kwargs)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        kind, number = self._exchangeable().__dlpack_device__()
+        return kind, number
+
+    def _exchangeable(self) -> Any:
+        if not hasattr(self.array, "__dlpack__"):
+            raise BufferError(f"the backend {self.backend.name!r} has no DLPack: use x.cpu()")
+        return self.array
 
     def item(self) -> Any:
         """The only element as a Python number. ValueError where there are more."""
@@ -206,11 +233,11 @@ class Tensor(Value):
 
         It must not change the gradient in place: others may be reading it.
         """
-        return autograd.register_hook(self, hook)
+        return register_hook(self, hook)
 
     def retain_grad(self) -> None:
         """Have ``backward`` fill ``grad`` of a tensor that an op made."""
-        autograd.retain_grad(self)
+        retain_grad(self)
 
     @property
     def data(self) -> Tensor:
@@ -228,135 +255,61 @@ class Tensor(Value):
         with autograd.no_grad():
             self.copy_(value)
 
-    # ---- in place: under no_grad, or where no gradient is involved
-
-    def copy_(self, other: Any) -> Tensor:
-        """Overwrite the elements with those of ``other``, broadcast and cast to this dtype."""
-        other = other if isinstance(other, Tensor) else tensor(other, backend=self.backend)
-        if other.backend is not self.backend:
-            other = other.to(self.backend)
-        self._writable("copy_", other)
-        call(self.backend, "copy_", (self.array, other.array))
-        return self._written()
-
-    def fill_(self, value: float) -> Tensor:
-        """Set every element to a number."""
-        self._writable("fill_")
-        call(self.backend, "fill_", (self.array,), {"value": value})
-        return self._written()
-
-    def zero_(self) -> Tensor:
-        """Set every element to 0."""
-        return self.fill_(0)
-
-    def lerp_(self, end: Tensor, weight: float) -> Tensor:
-        """x ← x + weight · (end − x), of equal dtypes."""
-        self._writable("lerp_", end)
-        if end.dtype != self.dtype or self.dtype.kind != "f":
-            raise TypeError(f"lerp_: expected float tensors alike, got {self.dtype}, {end.dtype}")
-        call(self.backend, "lerp_", (self.array, end.array), {"weight": weight})
-        return self._written()
-
-    def add_(self, other: Any) -> Tensor:
-        """x ← x + other."""
-        return self._compute_("add", other)
-
-    def sub_(self, other: Any) -> Tensor:
-        """x ← x − other."""
-        return self._compute_("subtract", other)
-
-    def mul_(self, other: Any) -> Tensor:
-        """x ← x · other."""
-        return self._compute_("multiply", other)
-
-    def div_(self, other: Any) -> Tensor:
-        """x ← x / other."""
-        return self._compute_("divide", other)
-
-    __iadd__ = add_
-    __isub__ = sub_
-    __imul__ = mul_
-    __itruediv__ = div_
-
     def __setitem__(self, index: Any, value: Any) -> None:
-        with autograd.no_grad():
-            part = self[index]
+        """Write ``value`` (a tensor, an array, numbers), broadcast and cast, where ``x[index]`` is.
+
+        Of repeated indices one wins, on the host the last. RuntimeError where gradients are
+        recorded, ValueError for a shape that does not fit, and the errors of ``x[index]``: all
+        before anything is written.
+        """
         self._writable("x[i] = v")
         if isinstance(value, Tensor) and value.tracked and autograd.is_grad_enabled():
             value._writable("x[i] = v")  # says what to do instead
         with autograd.no_grad():
-            value = as_tensor(value, backend=self.backend)
-            while value.ndim > part.ndim and value.shape[0] == 1:
-                value = value[0]
-            if not broadcasts_to(value.shape, part.shape):
-                raise ValueError(
-                    f"x[i] = v: shape {value.shape} does not broadcast to {part.shape}"
-                )
-            part.copy_(value)
+            if not isinstance(value, int | float | np.number | np.bool_):
+                try:
+                    value = as_tensor(value, self.dtype, self.backend)
+                except (TypeError, ValueError, OverflowError) as error:
+                    raise type(error)(f"x[i] = v: {error}") from error
+            write_at(self, index, value)
+        self._written()
 
-    def _compute_(self, kernel: str, other: Any) -> Tensor:
-        self._writable(kernel, *([other] if isinstance(other, Tensor) else []))
-        with autograd.no_grad():
-            x, y = operands(kernel, self, other, floats=kernel == "divide")
-        if x is not self and x.dtype.kind == self.dtype.kind == "f":
-            x, y = self, y.to(self.dtype)  # as copy_ does; a wider operand does not widen this
-        if x is not self:
-            raise TypeError(
-                f"in-place {kernel}: the result has dtype {x.dtype}, the tensor {self.dtype}; "
-                "write x = x … y, or cast first"
-            )
-        array = y.array if isinstance(y, Value) else y
-        if isinstance(y, Value):
-            self._check_fits(f"in-place {kernel}", y)
-        call(self.backend, kernel, (self.array, array), out=self.array)
-        return self._written()
-
-    def _writable(self, name: str, *others: Value) -> None:
-        if autograd.is_grad_enabled() and (self.tracked or any(o.tracked for o in others)):
-            raise RuntimeError(
-                f"{name} in place where gradients are recorded: put it under "
-                "`with no_grad():`, or make a new tensor, such as x = x + y"
-            )
-        repeats = (s == 0 and n > 1 for s, n in zip(self.array.strides, self.shape, strict=True))
-        if self.array.size and any(repeats):
-            raise RuntimeError(
-                f"{name} in place on an expanded tensor of shape {self.shape}: several elements "
-                "share memory; clone() it first"
-            )
-        for other in others:
-            self._check_fits(name, other)
-
-    def _check_fits(self, name: str, other: Value) -> None:
-        if other.backend is not self.backend:
-            raise RuntimeError(
-                f"{name}: one operand is on the backend {self.backend.name!r} and one on "
-                f'{other.backend.name!r}; move it: y.to("{self.backend.name}")'
-            )
-        shape = tuple(other.array.shape)
-        if shape != self.shape and not broadcasts_to(shape, self.shape):
-            raise ValueError(f"{name}: shape {shape} does not broadcast to {self.shape}")
-
-    def _written(self) -> Tensor:
-        self.version[0] += 1
-        return self
+    def __contains__(self, value: Any) -> bool:
+        """Whether an element equals the number, or one the tensor it is broadcast against."""
+        if not _comparable(value):
+            raise TypeError(f"in: expected a number or a tensor, got {type(value).__name__}")
+        return bool((self == value).any())
 
     # ---- elsewhere, or of another dtype
 
-    def to(self, *args: Any, dtype: Any = None, backend: Any = None) -> Tensor:
-        """On another backend, as another dtype, or both: ``x.to("numba")``, ``x.to(float64)``.
+    def to(self, *args: Any, dtype: Any = None, backend: Any = None, device: Any = None) -> Tensor:
+        """As another dtype, on another backend or device, or both; itself where nothing changes.
 
-        Itself where nothing changes. BackendError or TypeError for what is neither.
+        ``x.to(float64)``, ``x.to("numba")``, ``x.to("cuda:1", "float64")``, ``x.to(other)`` for the
+        dtype and backend of another tensor. "cpu" leaves a tensor of the host where it is and moves
+        one of a device to the current backend, or where that is no host's, to numba, else to numpy.
+        "cuda:1" is the backend "cupy:1". BackendError or TypeError for what is none of these.
         """
+        backend = device if backend is None else backend
         for arg in args:
-            if isinstance(arg, Backend) or (isinstance(arg, str) and arg in registered()):
+            if isinstance(arg, Tensor):
+                dtype, backend = arg.dtype, arg.backend
+            elif isinstance(arg, Backend) or (isinstance(arg, str) and arg not in _DTYPE_NAMES):
                 backend = arg
-            elif isinstance(arg, str) and arg not in [str(d) for d in DTYPES]:
-                backend = resolve(arg, "the argument of to()")
-            else:
+            elif arg is not None:
                 dtype = arg
-        moved = self if dtype is None else ops.cast(self, checked_dtype(dtype))
-        target = self.backend if backend is None else resolve(backend, "the argument of to()")
+        moved = self if dtype is None else cast(self, checked_dtype(dtype, "to"))
+        target = self.backend if backend is None else _target(backend, self.backend)
         return moved if target is self.backend else _To.apply(moved, target)
+
+    def cpu(self) -> Tensor:
+        """On the host: ``x.to("cpu")``."""
+        return self.to("cpu")
+
+    def cuda(self, device: Any = None) -> Tensor:
+        """On a GPU, by its number or as ``"cuda:1"``: ``x.to("cuda")``."""
+        number = isinstance(device, int) and not isinstance(device, bool)
+        return self.to("cuda" if device is None else f"cuda:{device}" if number else device)
 
     def float(self) -> Tensor:
         """As float32."""
@@ -370,89 +323,23 @@ class Tensor(Value):
         """As int64."""
         return self.to("int64")
 
+    def int(self) -> Tensor:
+        """As int32."""
+        return self.to("int32")
+
     def bool(self) -> Tensor:
         """As booleans: whether an element is not 0."""
         return self.to("bool")
 
-    # ---- the ops
-
-    __add__ = add = ops.add
-    __sub__ = sub = ops.subtract
-    __mul__ = mul = ops.multiply
-    __truediv__ = div = ops.divide
-    __pow__ = pow = ops.pow
-    __matmul__ = matmul = ops.matmul
-    __neg__ = neg = ops.negative
-    __abs__ = abs = ops.abs
-    __getitem__ = ops.getitem
-    __lt__ = lt = ops.less
-    __le__ = le = ops.less_equal
-    __gt__ = gt = ops.greater
-    __ge__ = ge = ops.greater_equal
-    eq = ops.equal
-    ne = ops.not_equal
-    maximum = ops.maximum
-    minimum = ops.minimum
-    sign = ops.sign
-    square = ops.square
-    exp = ops.exp
-    log = ops.log
-    sqrt = ops.sqrt
-    sin = ops.sin
-    cos = ops.cos
-    tanh = ops.tanh
-    sigmoid = ops.sigmoid
-    relu = ops.relu
-    sum = ops.sum
-    mean = ops.mean
-    amax = ops.amax
-    argmax = ops.argmax
-    sum_to_size = ops.sum_to_size
-    unbroadcast = ops.unbroadcast
-    softmax = ops.softmax
-    log_softmax = ops.log_softmax
-    reshape = ops.reshape
-    view = ops.view
-    flatten = ops.flatten
-    permute = ops.permute
-    transpose = ops.transpose
-    expand = ops.expand
-    squeeze = ops.squeeze
-    unsqueeze = ops.unsqueeze
-    clone = ops.clone
-    contiguous = ops.contiguous
-
-    def __radd__(self, other: Any) -> Tensor:
-        return ops.add(other, self)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return ops.subtract(other, self)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return ops.multiply(other, self)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return ops.divide(other, self)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return ops.pow(other, self)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return ops.matmul(tensor(other, backend=self.backend), self)
-
     def __eq__(self, other: object) -> Any:
-        return ops.equal(self, other) if _comparable(other) else NotImplemented
+        return Tensor.eq(self, other) if _comparable(other) else NotImplemented
 
     def __ne__(self, other: object) -> Any:
-        return ops.not_equal(self, other) if _comparable(other) else NotImplemented
-
-    @property
-    def T(self) -> Tensor:
-        """The dims in reverse order: a view."""
-        return ops.permute(self, tuple(reversed(range(self.ndim))))
+        return Tensor.ne(self, other) if _comparable(other) else NotImplemented
 
 
 Tensor.result_type = Tensor
+_DTYPE_NAMES = frozenset(map(str, DTYPES))
 
 
 class _To(Function):
@@ -467,6 +354,28 @@ class _To(Function):
     @staticmethod
     def backward(ctx: Any, dY: Tensor) -> Any:
         return dY.to(ctx.source), None
+
+
+def _of_host(backend: Backend) -> bool:
+    return issubclass(backend.array_type, np.ndarray)
+
+
+def _target(place: Any, own: Backend) -> Backend:
+    """The backend that a backend's or a device's name stands for, seen from ``own``."""
+    if place == "cpu":
+        return own if _of_host(own) else _host()
+    if isinstance(place, str) and place.partition(":")[0] == "cuda":
+        return resolve("cupy" + place[4:], f"the backend of the device {place!r}")
+    return resolve(place, "the argument of to(), if no dtype,")
+
+
+def _host() -> Backend:
+    if _of_host(current()):
+        return current()
+    try:
+        return resolve("numba")
+    except BackendError:
+        return resolve("numpy")
 
 
 def _unpickled(kind: type[Tensor], array: np.ndarray, backend: str, tracked: bool) -> Tensor:
@@ -495,20 +404,22 @@ def _display(x: Tensor) -> str:
     return f"tensor({values}, {', '.join(notes)})"
 
 
-# ---- creation
+# ---- tensors of data
 
 
 def tensor(
     data: Any, dtype: Any = None, requires_grad: bool = False, backend: Any = None
 ) -> Tensor:
-    """A new tensor with a copy of ``data``: numbers, nested lists, a NumPy array or a tensor.
+    """A new tensor with a copy of ``data``: a number, a NumPy array, a tensor or nested lists.
 
-    Python floats become float32, integers int64; a NumPy array keeps its dtype. TypeError for
-    dtypes that are not supported, ValueError for ragged lists.
+    Python floats become float32, integers int64; arrays and tensors keep their dtypes, also in
+    lists. TypeError for dtypes that are not supported, ValueError for ragged lists, RuntimeError
+    for tensors in a list that require grad (``stack`` keeps their graph).
     """
     if isinstance(data, Tensor):
-        data = data.detach().to(backend or data.backend).numpy()
-    made = _from_host(_host_array(data, dtype), backend, copy=True)
+        made = as_tensor(data.detach(), dtype, backend).clone()
+    else:
+        made = from_host(_host_array(data, dtype), backend, copy=True)
     return made.requires_grad_() if requires_grad else made
 
 
@@ -516,7 +427,7 @@ def as_tensor(data: Any, dtype: Any = None, backend: Any = None) -> Tensor:
     """``data`` as a tensor, sharing memory where dtype and backend allow."""
     if isinstance(data, Tensor):
         return data.to(dtype=dtype, backend=backend)
-    return _from_host(_host_array(data, dtype), backend, copy=False)
+    return from_host(_host_array(data, dtype), backend, copy=False)
 
 
 def from_numpy(array: np.ndarray, backend: Any = None) -> Tensor:
@@ -526,82 +437,39 @@ def from_numpy(array: np.ndarray, backend: Any = None) -> Tensor:
     """
     if not isinstance(array, np.ndarray):
         raise TypeError(f"from_numpy: expected a NumPy array, got {type(array).__name__}")
-    return _from_host(_host_array(array, None), backend, copy=False)
+    return from_host(_host_array(array, None), backend, copy=False)
 
 
-def full(
-    shape: Any, value: float, dtype: Any = None, backend: Any = None, requires_grad: bool = False
-) -> Tensor:
-    """A tensor of ``shape`` that holds ``value`` everywhere."""
-    kind = checked_dtype(type(value) if dtype is None else dtype)
-    static = {"shape": shape_of((shape,)), "value": value, "dtype": kind}
-    return _made("full", static, requires_grad, backend)
+def from_dlpack(x: Any, backend: Any = None) -> Tensor:
+    """An array or tensor of any library that has ``__dlpack__``, sharing its memory.
 
-
-def zeros(
-    *shape: Any, dtype: Any = None, requires_grad: bool = False, backend: Any = None
-) -> Tensor:
-    """A tensor of zeros, float32 by default."""
-    return full(shape_of(shape), 0, FLOAT if dtype is None else dtype, backend, requires_grad)
-
-
-def ones(
-    *shape: Any, dtype: Any = None, requires_grad: bool = False, backend: Any = None
-) -> Tensor:
-    """A tensor of ones, float32 by default."""
-    return full(shape_of(shape), 1, FLOAT if dtype is None else dtype, backend, requires_grad)
-
-
-def arange(*bounds: float, dtype: Any = None, backend: Any = None) -> Tensor:
-    """``arange(end)``, ``arange(start, end)`` or with a step: int64 of integers, else float32."""
-    whole = all(isinstance(bound, int | np.integer) for bound in bounds)
-    kind = checked_dtype(dtype if dtype is not None else INT if whole else FLOAT)
-    return _from_host(np.arange(*bounds).astype(kind), backend, copy=False)
-
-
-def rand(
-    *shape: Any, dtype: Any = None, requires_grad: bool = False, backend: Any = None
-) -> Tensor:
-    """Uniform numbers in [0, 1) from the seeded stream, the same bits on every backend.
-
-    TypeError for a dtype that is not float.
+    Memory of the host is shared on backends of the host, a GPU's on that GPU's backend. TypeError
+    for anything else and for dtypes that are not supported, BufferError where memory cannot be had.
     """
-    kind = checked_dtype(FLOAT if dtype is None else dtype)
-    if kind.kind != "f":
-        raise TypeError(f"rand: expected a float dtype, got {kind}")
-    static = {"shape": shape_of(shape), "key": random.next_key(), "dtype": kind}
-    return _made("uniform", static, requires_grad, backend)
-
-
-def randn(
-    *shape: Any, dtype: Any = None, requires_grad: bool = False, backend: Any = None
-) -> Tensor:
-    """Normal numbers, mean 0 and deviation 1: √(−2 log u)·cos(2πv) (Box, Muller 1958)."""
-    u = rand(*shape, dtype=dtype, backend=backend)
-    v = rand(*shape, dtype=dtype, backend=backend)
-    normal = (-2 * (1 - u).log()).sqrt() * (v * (2 * math.pi)).cos()
-    return normal.requires_grad_(requires_grad)
-
-
-def _made(kernel: str, static: dict[str, Any], requires_grad: bool, backend: Any) -> Tensor:
-    """What a kernel without inputs makes on the chosen backend."""
+    if not hasattr(x, "__dlpack__") or not hasattr(x, "__dlpack_device__"):
+        raise TypeError(f"from_dlpack: expected what has __dlpack__, got {type(x).__name__}")
+    kind, _ = x.__dlpack_device__()
     target = resolve(backend)
-    made: Tensor = wrap(Tensor, call(target, kernel, (), static), target)
-    return made.requires_grad_(requires_grad)
+    try:
+        array = (np if kind == 1 else target.xp).from_dlpack(x)
+    except RuntimeError as error:  # NumPy's for a dtype or a device that it does not know
+        raise TypeError(f"from_dlpack: {error} The backend is {target.name!r}.") from error
+    checked_dtype(array.dtype, "from_dlpack")
+    made: Tensor = wrap(Tensor, target.asarray(array), target)
+    return made
 
 
 def _host_array(data: Any, dtype: Any) -> np.ndarray:
-    wanted = None if dtype is None else checked_dtype(dtype)
+    wanted = None if dtype is None else checked_dtype(dtype, "tensor")
     try:
         array = np.asarray(data)
     except ValueError as error:
         raise ValueError(f"tensor: the nested lists are ragged or not numbers: {error}") from error
     if array.dtype.kind not in "biuf":
         raise TypeError(f"tensor: expected numbers, got {type(data).__name__} of {array.dtype}")
-    if wanted is None and not isinstance(data, np.ndarray | np.generic):
-        kinds: dict[str, np.dtype] = {"f": FLOAT, "i": INT, "u": INT, "b": checked_dtype(bool)}
-        wanted = kinds[array.dtype.kind] if array.size else FLOAT
-    kind = checked_dtype(wanted or array.dtype)
+    if wanted is None and not hasattr(data, "dtype"):
+        wanted = _dtype_of_list(array, _dtypes_in(data))
+    kind = checked_dtype(wanted or array.dtype, "tensor")
     if kind.kind in "iu" and array.dtype.kind in "iu" and array.size:
         limits = np.iinfo(kind)
         if array.min() < limits.min or array.max() > limits.max:
@@ -612,7 +480,24 @@ def _host_array(data: Any, dtype: Any) -> np.ndarray:
     return array.astype(kind, copy=False)
 
 
-def _from_host(array: np.ndarray, backend: Any, copy: bool) -> Tensor:
+def _dtypes_in(data: Any) -> set[np.dtype]:
+    """The dtypes of the arrays and tensors in nested lists."""
+    if hasattr(data, "dtype"):
+        return {data.dtype}
+    if not isinstance(data, list | tuple) or set(map(type, data)) <= {bool, int, float}:
+        return set()
+    return {dtype for part in data for dtype in _dtypes_in(part)}
+
+
+def _dtype_of_list(array: np.ndarray, given: set[np.dtype]) -> np.dtype:
+    """What nested lists become, of which NumPy made ``array``: it takes all floats for float64."""
+    if array.dtype.kind == "f":
+        return array.dtype if np.dtype(np.float64) in given else FLOAT
+    return INT if array.dtype.kind in "iu" and not given else array.dtype
+
+
+def from_host(array: np.ndarray, backend: Any, copy: bool) -> Tensor:
+    """A NumPy array of a supported dtype on the chosen backend."""
     target = resolve(backend)
     made = target.asarray(np.array(array, order="C") if copy else array)
     return wrap(Tensor, made, target)

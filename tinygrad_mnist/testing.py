@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_mnist.autograd import grad
+from tinygrad_mnist.autograd.backward import grad
 from tinygrad_mnist.tensor import Tensor, from_numpy
 
 

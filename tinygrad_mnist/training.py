@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_mnist import __version__, nn, optim
-from tinygrad_mnist.autograd import no_grad
+from tinygrad_mnist.autograd.graph import no_grad
+from tinygrad_mnist.creation import zeros
 from tinygrad_mnist.models import ARCHITECTURES
 from tinygrad_mnist.nn.functional import cross_entropy
-from tinygrad_mnist.tensor import Tensor, zeros
+from tinygrad_mnist.tensor import Tensor
 from tinygrad_mnist.utils.data import DataLoader
 from tinygrad_mnist.utils.files import write_whole
 

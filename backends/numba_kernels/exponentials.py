@@ -72,9 +72,27 @@ def row_max(x: Array, i: int) -> Any:
 
 
 @compiled
-def cross_entropy(x: Array, target: Array, loss: Array) -> None:
-    """Three passes over a block of rows, so that the middle one is one long loop."""
+def counted(target: Array, classes: int, ignore_index: int) -> int:
+    """How many targets are not ``ignore_index``; -1 if one of them is no class."""
+    count = 0
+    for i in range(target.size):
+        if target[i] != ignore_index:
+            if target[i] < 0 or target[i] >= classes:
+                return -1
+            count += 1
+    return count
+
+
+@compiled
+def cross_entropy(x: Array, target: Array, ignore_index: int, loss: Array) -> int:
+    """Three passes over a block of rows, so that the middle one is one long loop.
+
+    Returns what ``counted`` does, and below 0 does nothing.
+    """
     rows, classes = x.shape
+    count = counted(target, classes, ignore_index)
+    if count < 0:
+        return count
     shifted = np.empty(min(ROWS, rows) * classes, np.float32)
     chosen = np.empty(min(ROWS, rows), np.float32)
     for start in range(0, rows, ROWS):
@@ -83,20 +101,25 @@ def cross_entropy(x: Array, target: Array, loss: Array) -> None:
             largest = row_max(x, i)
             for j in range(classes):
                 shifted[(i - start) * classes + j] = x[i, j] - largest
-            chosen[i - start] = x[i, target[i]] - largest
+            if target[i] != ignore_index:
+                chosen[i - start] = x[i, target[i]] - largest
         for k in range((stop - start) * classes):
             shifted[k] = exp(shifted[k])
         for i in range(start, stop):
             total = ZERO
             for j in range(classes):
                 total += shifted[(i - start) * classes + j]
-            loss[i] = np.log(total) - chosen[i - start]
+            loss[i] = np.log(total) - chosen[i - start] if target[i] != ignore_index else ZERO
+    return count
 
 
 @compiled
-def cross_entropy_grad(dY: Array, x: Array, target: Array, dX: Array) -> None:
+def cross_entropy_grad(dY: Array, x: Array, target: Array, ignore_index: int, dX: Array) -> int:
     """As ``cross_entropy``; the exponentials are taken in dX itself."""
     rows, classes = x.shape
+    count = counted(target, classes, ignore_index)
+    if count < 0:
+        return count
     flat = dX.reshape(dX.size)
     for start in range(0, rows, ROWS):
         stop = min(start + ROWS, rows)
@@ -111,6 +134,10 @@ def cross_entropy_grad(dY: Array, x: Array, target: Array, dX: Array) -> None:
             for j in range(classes):
                 total += dX[i, j]
             scale = dY[i] / total
+            if target[i] == ignore_index:
+                dX[i] = ZERO
+                continue
             for j in range(classes):
                 dX[i, j] *= scale
             dX[i, target[i]] -= dY[i]
+    return count

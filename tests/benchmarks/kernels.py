@@ -23,7 +23,7 @@ import numpy as np
 
 from tinygrad_mnist.backends.numba_backend import NumbaBackend
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
-from tinygrad_mnist.kernels import kernel_names
+from tinygrad_mnist.contract import kernel_names
 
 Row = tuple[str, str, tuple[Any, ...], dict[str, Any]]  # kernel, shape, arrays, static and out
 
@@ -42,6 +42,7 @@ def rows() -> Iterator[Row]:
     yield from pointwise()
     yield from losses()
     yield from streams()
+    yield from indices()
     yield from convolutions()
     yield from poolings()
     yield from normalisations()
@@ -60,8 +61,10 @@ def pointwise() -> Iterator[Row]:
 def losses() -> Iterator[Row]:
     for n in (10, 32, 64, 60_000):
         x, target, dY = floats(n, 10), _draw.integers(0, 10, n), np.full(n, 1 / n, np.float32)
-        yield "cross_entropy", str(x.shape), (x, target), {"out": np.empty_like(dY)}
-        yield "cross_entropy_grad", str(x.shape), (dY, x, target), {"out": np.empty_like(x)}
+        static, out = {"ignore_index": -100}, (np.empty_like(dY), np.empty((), np.float32))
+        yield "cross_entropy", str(x.shape), (x, target), {**static, "out": out}
+        static = {**static, "out": np.empty_like(x)}
+        yield "cross_entropy_grad", str(x.shape), (dY, x, target), static
 
 
 def streams() -> Iterator[Row]:
@@ -80,6 +83,19 @@ def streams() -> Iterator[Row]:
             (images, index),
             {**static, "out": floats(n, 784)},
         )
+
+
+def indices() -> Iterator[Row]:
+    for n, shape in (
+        (60_000, (1000, 64)),
+        (1_000_000, (1000,)),
+        (32, (10_000, 128)),
+        (512, (1000, 64)),
+        (128, (1280,)),
+    ):
+        dY, index = floats(n, *shape[1:]), _draw.integers(0, shape[0], n)
+        static = {"shape": shape, "dim": 0, "out": floats(*shape)}
+        yield "take_grad", f"{n} into {shape}", (dY, index), static
 
 
 def convolutions() -> Iterator[Row]:

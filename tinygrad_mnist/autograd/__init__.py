@@ -1,49 +1,13 @@
 """Reverse-mode differentiation: values, ops, the backward pass, custom functions."""
 
-from tinygrad_mnist.autograd.backward import (
-    RemovableHandle,
-    backward,
-    grad,
-    register_hook,
-    retain_grad,
-    vjp,
-)
-from tinygrad_mnist.autograd.function import Context, Function
-from tinygrad_mnist.autograd.graph import (
-    Hook,
-    Node,
-    Value,
-    broadcasts_to,
-    enable_grad,
-    is_grad_enabled,
-    no_grad,
-    set_grad_enabled,
-    wrap,
-)
-from tinygrad_mnist.autograd.record import DEFINED, Op, broadcasts, define, filled, record
-
-__all__ = [
-    "DEFINED",
-    "Context",
-    "Function",
-    "Hook",
-    "Node",
-    "Op",
-    "RemovableHandle",
-    "Value",
-    "backward",
-    "broadcasts",
-    "broadcasts_to",
-    "define",
-    "enable_grad",
-    "filled",
-    "grad",
-    "is_grad_enabled",
-    "no_grad",
-    "record",
-    "register_hook",
-    "retain_grad",
-    "set_grad_enabled",
-    "vjp",
-    "wrap",
-]
+from tinygrad_mnist.autograd.backward import RemovableHandle as RemovableHandle
+from tinygrad_mnist.autograd.backward import backward as backward
+from tinygrad_mnist.autograd.backward import grad as grad
+from tinygrad_mnist.autograd.backward import vjp as vjp
+from tinygrad_mnist.autograd.function import Context as Context
+from tinygrad_mnist.autograd.function import Function as Function
+from tinygrad_mnist.autograd.graph import Node as Node
+from tinygrad_mnist.autograd.graph import enable_grad as enable_grad
+from tinygrad_mnist.autograd.graph import is_grad_enabled as is_grad_enabled
+from tinygrad_mnist.autograd.graph import no_grad as no_grad
+from tinygrad_mnist.autograd.graph import set_grad_enabled as set_grad_enabled

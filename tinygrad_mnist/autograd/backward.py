@@ -244,24 +244,7 @@ def _seed(root: Value, gradient: Any) -> Any:
                 "shape; reduce it to a scalar first, for example with .sum(), or pass one"
             )
         return filled(root.result_type, root.backend, root.array.shape, 1, root.array.dtype)
-    if not isinstance(gradient, Value):
-        raise TypeError(f"backward: the gradient must be a tensor, got {type(gradient).__name__}")
-    if gradient.backend is not root.backend:
-        raise RuntimeError(
-            f"backward: the gradient is on the backend {gradient.backend.name!r}, the tensor on "
-            f'{root.backend.name!r}; move it with .to("{root.backend.name}")'
-        )
-    if gradient.array.shape != root.array.shape:
-        raise ValueError(
-            f"backward: the gradient has shape {tuple(gradient.array.shape)}, "
-            f"the tensor {tuple(root.array.shape)}"
-        )
-    if gradient.array.dtype != root.array.dtype:
-        raise TypeError(
-            f"backward: the gradient is {gradient.array.dtype}, the tensor {root.array.dtype}; "
-            f"cast it with .to(dtype)"
-        )
-    return gradient
+    return checked("backward", gradient, root.array.shape, root.array.dtype, root.backend)
 
 
 def _target(x: Any, i: int) -> Edge:

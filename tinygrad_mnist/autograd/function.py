@@ -103,7 +103,7 @@ def _own(result: Any) -> Any:
 class FunctionNode(Node):
     """A node made by ``Function.apply``."""
 
-    __slots__ = ("arguments", "ctx", "function", "outputs", "saved")
+    __slots__ = ("arguments", "ctx", "function", "outputs", "results", "saved")
 
     foreign = True
     # per argument where its gradient goes (None: nowhere), and shape, dtype, backend
@@ -130,6 +130,7 @@ class FunctionNode(Node):
             for x in args
         ]
         self.outputs = [(v.result_type, v.backend, v.array.shape, v.array.dtype) for v in values]
+        self.results = len(values)
         no_grad_ids = {id(v) for v in ctx._no_grad}
         places = {id(v): i for i, v in enumerate(returned)}
         self.saved = [self._kept(x, places.get(id(x))) for x in ctx._saved]
@@ -142,10 +143,6 @@ class FunctionNode(Node):
     @property
     def name(self) -> str:
         return self.function.__name__
-
-    @property
-    def results(self) -> int:
-        return len(self.outputs)
 
     def edges(self) -> Sequence[Edge]:
         return [edge for edge, _ in self.arguments if edge is not None]

@@ -7,7 +7,6 @@ import inspect
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
 from tinygrad_mnist.kernels import Backend, Shape
@@ -91,15 +90,11 @@ class Node:
     foreign: ClassVar[bool] = False  # whether a user's code makes its gradients, and may keep them
     hooks: dict[int, tuple[int, Hook]] | None  # key → (which result, function)
     seq: int
+    results: int  # how many carry a gradient
 
     @property
     def name(self) -> str:
         """The op's name."""
-        raise NotImplementedError
-
-    @property
-    def results(self) -> int:
-        """How many results carry a gradient."""
         raise NotImplementedError
 
     def edges(self) -> Sequence[Edge]:
@@ -195,12 +190,7 @@ class set_grad_enabled:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         mode.enabled = self._previous
 
 
@@ -220,12 +210,7 @@ class _GradMode:
         self._previous.append(mode.enabled)
         mode.enabled = self._target
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         mode.enabled = self._previous.pop()
 
     def __call__(self, function: F) -> F:

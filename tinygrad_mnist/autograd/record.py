@@ -7,8 +7,10 @@ soon as the last tensor does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -24,12 +26,14 @@ from tinygrad_mnist.autograd.graph import (
     sequence,
     wrap,
 )
-from tinygrad_mnist.kernels import Backend, Shape, Spec, spec
+from tinygrad_mnist.contract import Spec, spec
+from tinygrad_mnist.kernels import Backend, Shape
 
 Rule = Callable[..., Any]
 Getter = Callable[[Any], Any]  # from a node, what a rule's parameter names
 
 RESULTS = ("out", "out_1", "out_2")
+EVERY = sys.maxsize  # every result is differentiable, however many there are
 DEFINED: list[Op] = []  # every op there is, for the test that each has a row
 _NO_STATIC: dict[str, Any] = {}
 _new = object.__new__
@@ -41,9 +45,12 @@ class Op:
 
     ``rules`` holds per input a function of the result's gradient and of what its parameters name:
     an input or a static argument of the kernel, ``out`` for the result (``out_1``, ``out_2`` for
-    further ones), ``<input>_shape`` or ``<input>_dtype``. ``joint`` is one such function for all
-    inputs at once, taking one gradient per differentiable result (None where nothing flows back)
-    and returning one per input.
+    further ones), ``<input>_shape`` or ``<input>_dtype``, ``shapes`` for those of all inputs,
+    ``static`` for all static arguments.
+    ``joint`` is one such function for all inputs at once, taking one gradient per differentiable
+    result (None where nothing flows back; a list where ``differentiable`` is ``EVERY``) and
+    returning one per input. The inputs of a kernel that takes any number (``*arrays``) have a
+    ``joint`` rule, which names their shapes only.
     """
 
     kernel: str
@@ -68,7 +75,7 @@ class Plan:
 
     op: Op
     runs: tuple[tuple[int, Rule, tuple[Getter, ...]], ...]  # input, its rule, the rule's arguments
-    keeps: tuple[bool, ...]  # per input, whether a rule that runs names it
+    keeps: Iterable[bool]  # per input, whether a rule that runs names it
     kept: tuple[int, ...]  # the inputs for which that is so
     results: tuple[int, ...]  # the results that such a rule names
     dtype: bool  # whether such a rule names the first input's dtype
@@ -98,10 +105,10 @@ def define(
 
 
 def _planned(op: Op, mask: int) -> Plan:
-    tracked = [i for i in range(len(op.rules)) if mask >> i & 1]
+    tracked = [i for i in range(mask.bit_length()) if mask >> i & 1]
     if op.joint is not None:
         chosen = [(i, op.joint) for i in tracked]
-        skip = op.differentiable
+        skip = 1 if op.differentiable == EVERY else op.differentiable
     else:
         chosen = [(i, rule) for i in tracked if (rule := op.rules[i]) is not None]
         skip = 1
@@ -113,7 +120,7 @@ def _planned(op: Op, mask: int) -> Plan:
         runs=tuple(
             (i, rule, tuple(_getter(n, op) for n in _parameters(rule)[skip:])) for i, rule in chosen
         ),
-        keeps=keeps,
+        keeps=repeat(False) if op.contract.variadic else keeps,
         kept=tuple(i for i, keep in enumerate(keeps) if keep),
         results=results,
         dtype=any(name.endswith("_dtype") for name in names),
@@ -136,6 +143,10 @@ def _getter(name: str, op: Op) -> Getter:
         return lambda node: node.inputs[place]
     if name in op.contract.static:
         return lambda node: node.static[name]
+    if name == "shapes":
+        return lambda node: [_shape_of(x) for x in node.inputs]
+    if name == "static":
+        return lambda node: node.static
     stem, _, suffix = name.rpartition("_")
     if suffix == "shape" and stem in inputs:
         place = inputs.index(stem)
@@ -144,7 +155,7 @@ def _getter(name: str, op: Op) -> Getter:
         return lambda node: node.dtype
     raise ValueError(
         f"{op.kernel}: a rule names {name!r}; it may name out, {inputs}, "
-        f"their _shape or _dtype, or {op.contract.static}"
+        f"their _shape or _dtype, shapes, static, or {op.contract.static}"
     )
 
 
@@ -182,7 +193,7 @@ def record(op: Op, inputs: Sequence[Any], static: dict[str, Any] = _NO_STATIC) -
         if plan.runs:
             node = _node(plan, inputs, static)
     if type(result) is tuple:
-        return _several(op, node, result, first.result_type, backend)
+        return _several(op, node, result, first)
     value = wrap(first.result_type, result, backend, first.version if op.view else None)
     if node is not None:
         value.node = node
@@ -197,6 +208,7 @@ def _node(plan: Plan, inputs: Sequence[Any], static: dict[str, Any]) -> OpNode:
     node = _new(OpNode)  # as in wrap: a class with __init__ costs twice as much to call
     node.plan = plan
     node.static = static
+    node.results = plan.op.differentiable
     node.hooks = None
     node.kept = None
     node.seq = next(sequence)
@@ -224,12 +236,13 @@ def _entry(value: Value) -> tuple[Any, ...]:
     return value.array, value.backend, value.version, value.version[0], type(value)
 
 
-def _several(op: Op, node: OpNode | None, results: Any, kind: type[Value], backend: Backend) -> Any:
-    values = tuple([wrap(kind, result, backend) for result in results])
+def _several(op: Op, node: OpNode | None, results: Any, first: Value) -> Any:
+    version = first.version if op.view else None
+    values = tuple([wrap(first.result_type, r, first.backend, version) for r in results])
     if node is not None:
-        for i, value in enumerate(values):
-            if i < op.differentiable:
-                value.node, value.output, value.tracked = node, i, True
+        node.results = min(op.differentiable, len(values))
+        for i, value in enumerate(values[: node.results]):
+            value.node, value.output, value.tracked = node, i, True
         node.kept = {i: _entry(values[i]) for i in node.plan.results}
     return values
 
@@ -241,7 +254,7 @@ class OpNode(Node):
     (node, output, shape) where it takes a gradient, else nothing but its shape.
     """
 
-    __slots__ = ("dtype", "inputs", "kept", "plan", "static", "writes")
+    __slots__ = ("dtype", "inputs", "kept", "plan", "results", "static", "writes")
 
     plan: Plan
     inputs: list[Any] | None  # None: freed
@@ -249,14 +262,11 @@ class OpNode(Node):
     kept: dict[int, tuple[Any, ...]] | None  # results, see _entry
     writes: int  # to the inputs that rules name, when they were recorded; backward wants the same
     dtype: Any  # of the first input, where a rule names it
+    results: int
 
     @property
     def name(self) -> str:
         return self.plan.op.name
-
-    @property
-    def results(self) -> int:
-        return self.plan.op.differentiable
 
     def result(self, output: int) -> Any:
         """A result that was kept, joined to this node again."""
@@ -305,7 +315,8 @@ class OpNode(Node):
         self, dYs: list[Any], inputs: list[Any], wanted: Callable[[Edge], bool] | None
     ) -> Sequence[tuple[Edge, Any]]:
         _, joint, getters = self.plan.runs[0]
-        dXs = joint(*dYs, *[getter(self) for getter in getters])
+        given = (dYs,) if self.plan.op.differentiable == EVERY else dYs
+        dXs = joint(*given, *[getter(self) for getter in getters])
         found = [(_edge(inputs[i]), dXs[i]) for i, _, _ in self.plan.runs]
         return [
             (edge, dX) for edge, dX in found if dX is not None and (wanted is None or wanted(edge))
@@ -362,7 +373,8 @@ def _explained(op: Op, arrays: Sequence[Any], error: Exception) -> Exception:
     )
     message = str(error)
     prefix = "" if message.startswith(f"{op.name}: ") else f"{op.name}: "
-    return type(error)(f"{prefix}{message} (operands: {given})")
+    kind = next(k for k in (IndexError, TypeError, ValueError) if isinstance(error, k))
+    return kind(f"{prefix}{message} (operands: {given})")
 
 
 def broadcasts(shapes: list[Shape]) -> bool:

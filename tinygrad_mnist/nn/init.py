@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tinygrad_mnist import random
-from tinygrad_mnist.autograd import no_grad
+from tinygrad_mnist.autograd.graph import no_grad
 from tinygrad_mnist.tensor import Tensor, from_numpy
 
 

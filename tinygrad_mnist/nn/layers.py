@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from tinygrad_mnist.creation import ones, zeros
 from tinygrad_mnist.kernels import Pair
 from tinygrad_mnist.nn import functional as F
 from tinygrad_mnist.nn import init
+from tinygrad_mnist.nn.functional.windows import pair
 from tinygrad_mnist.nn.module import Module, Parameter
-from tinygrad_mnist.ops.products import pair
-from tinygrad_mnist.tensor import Tensor, ones, zeros
+from tinygrad_mnist.tensor import Tensor
 
 
 class Sequential(Module):
@@ -252,7 +253,7 @@ class CrossEntropyLoss(Module):
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         """Logits x (N, C) and classes target (N,) int64 to a scalar, or (N,) unreduced."""
-        return F.cross_entropy(x, target, self.reduction)
+        return F.cross_entropy(x, target, reduction=self.reduction)
 
 
 class MSELoss(Module):

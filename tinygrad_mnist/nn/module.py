@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinygrad_mnist.autograd import no_grad, wrap
+from tinygrad_mnist.autograd.graph import no_grad, wrap
 from tinygrad_mnist.tensor import Tensor
 
 

@@ -5,117 +5,120 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tinygrad_mnist.autograd import Value, define, record
-from tinygrad_mnist.ops.table import BOOL, T, binary, operands, scalar, unary
+from tinygrad_mnist.autograd.graph import Value
+from tinygrad_mnist.autograd.record import define, record
+from tinygrad_mnist.checks import fit
+from tinygrad_mnist.ops.table import (
+    T,
+    binary,
+    operands,
+    reflected,
+    rounding,
+    scalar,
+    unary,
+    zeros_like,
+)
 
-# ---- arithmetic
+# ---- choice
 
-add = binary(
-    "add",
-    "x + y.",
-    x=lambda dZ: dZ,
-    y=lambda dZ: dZ,
+_WHERE = define(
+    "where",
+    {
+        "x": lambda dZ, condition: where(condition, dZ, 0.0),
+        "y": lambda dZ, condition: where(condition, 0.0, dZ),
+    },
 )
-subtract = binary(
-    "subtract",
-    "x − y.",
-    x=lambda dZ: dZ,
-    y=lambda dZ: -dZ,
+_CLAMP = define(
+    "clamp",
+    {
+        "x": lambda dY, x, min, max: where(_inside(x, min, max), dY, 0.0),
+        "min": lambda dY, x, min, max: where(_at_min(x, min, max), dY, 0.0),
+        "max": lambda dY, x, min, max: where(_at_max(x, min, max), dY, 0.0),
+    },
 )
-multiply = binary(
-    "multiply",
-    "x · y.",
-    x=lambda dZ, y: dZ * y,
-    y=lambda dZ, x: dZ * x,
-)
-divide = binary(
-    "divide",
-    "x / y; integers are divided as float32.",
-    x=lambda dZ, y: dZ / y,
-    y=lambda dZ, out, y: -(dZ * out / y),
-    floats=True,
-)
-_pow = binary(
+
+
+def where(condition: Any, x: Any, y: Any) -> Any:
+    """``x`` where the boolean ``condition`` holds, else ``y``; the three are broadcast.
+
+    ``x`` or ``y`` may be numbers. TypeError for a condition that is not boolean.
+    """
+    fit("where", "condition bool (…)", condition)
+    if not isinstance(x, Value) and not isinstance(y, Value):
+        y = scalar(condition, y)
+    if not (isinstance(x, Value) and isinstance(y, Value) and x.array.dtype is y.array.dtype):
+        x, y = operands("where", x, y)
+    return record(_WHERE, (condition, x, y))
+
+
+def _larger_share(dZ: Any, x: Any, y: Any) -> Any:
+    """All of dZ where x > y or either is NaN, half where they are equal."""
+    return where(x == y, dZ * 0.5, where(x < y, 0.0, dZ))
+
+
+def _inside(x: Any, min: Any, max: Any) -> Any:
+    """Where neither bound is met or passed: a bound itself lies inside."""
+    if min is None:
+        return x <= max
+    return x >= min if max is None else (x >= min) & (x <= max)
+
+
+def _at_min(x: Any, min: Any, max: Any) -> Any:
+    return x < min if max is None else (x < min) & (min < max)
+
+
+def _at_max(x: Any, min: Any, max: Any) -> Any:
+    return x > max if min is None else (x > max) | (max < min)
+
+
+# ---- powers
+
+_POW = binary(
     "pow",
     "x to the power y.",
     x=lambda dZ, x, y: dZ * y * pow(_base(x, y), y - 1),
-    y=lambda dZ, out, x: dZ * out * _log_base(x),
-)
-maximum = binary(
-    "maximum",
-    "The larger of x and y, NaN where either is; of equals each gets half of the gradient.",
-    x=lambda dZ, x, y: _larger_share(dZ, x, y),
-    y=lambda dZ, x, y: _larger_share(dZ, y, x),
-)
-minimum = binary(
-    "minimum",
-    "The smaller of x and y, NaN where either is; of equals each gets half of the gradient.",
-    x=lambda dZ, x, y: _larger_share(dZ, -x, -y),
-    y=lambda dZ, x, y: _larger_share(dZ, -y, -x),
+    y=lambda dZ, out, x, y: dZ * out * _log_base(x, y),
+    kinds="iuf",
 )
 
 
-def pow(x: Any, y: Any) -> Any:
-    """x to the power y; squares and square roots by number are computed as such."""
-    if isinstance(x, Value) and isinstance(y, int | float):
-        if y == 2 and (x.array.dtype.kind == "f" or isinstance(y, int)):
-            return square(x)
-        if y == 0.5:
-            return sqrt(x)
-        if y < 0 and x.array.dtype.kind in "iu" and isinstance(y, int):
+def pow(x: Any, exponent: Any) -> Any:
+    """x to the power ``exponent``; squares and square roots by number are computed as such.
+
+    ValueError for integers to a negative integer power, TypeError for booleans to booleans.
+    """
+    if isinstance(x, Value) and isinstance(exponent, int | float):
+        base: Any = x
+        kind = x.array.dtype.kind
+        if exponent == 2 and (kind == "f" or (kind != "b" and isinstance(exponent, int))):
+            return base.square()
+        if exponent == 0.5:
+            return base.sqrt()
+        if exponent < 0 and kind in "iu" and isinstance(exponent, int):
             raise ValueError(
-                f"pow: an integer to the negative power {y} is no integer; use x.to(float) ** {y}"
+                f"pow: an integer to the negative power {exponent} is no integer; "
+                f"use x.to(float) ** {exponent}"
             )
-    return _pow(x, y)
+    return _POW(x, exponent)
 
 
 def _base(x: Any, y: Any) -> Any:
     """x, but 1 where x and y are both 0, so that the slope of x⁰ at 0 is 0 and not 0 · ∞."""
-    if isinstance(y, Value):
-        return where(equal(y, 0), where(x == 0, 1.0, x), x)
-    return x if y else where(x == 0, 1.0, x)
+    none = y == 0
+    if isinstance(none, Value):
+        return where(none, where(x == 0, 1.0, x), x)
+    return where(x == 0, 1.0, x) if none else x
 
 
-def _log_base(x: Any) -> Any:
-    """log x, but 0 where x is 0: there xʸ stays 0 as y moves."""
-    if isinstance(x, Value):
-        return log(where(equal(x, 0), 1.0, x))
-    return math.log(x) if x > 0 else 0.0 if x == 0 else math.nan
+def _log_base(x: Any, y: Any) -> Any:
+    """log x, but 0 where x is 0 and y is not negative: there xʸ stays as it is while y moves."""
+    none = x == 0
+    if isinstance(none, Value):
+        return where(none & (y >= 0), 1.0, x).log()
+    return where(y >= 0, 0.0, -math.inf) if none else math.log(x) if x > 0 else math.nan
 
 
-def _larger_share(dZ: Any, x: Any, y: Any) -> Any:
-    return dZ * where(x == y, 0.5, where(x > y, 1.0, 0.0))
-
-
-# ---- comparisons: boolean, without gradients
-
-equal = binary("equal", "x == y.")
-not_equal = binary("not_equal", "x != y.")
-less = binary("less", "x < y.")
-less_equal = binary("less_equal", "x <= y.")
-greater = binary("greater", "x > y.")
-greater_equal = binary("greater_equal", "x >= y.")
-
-
-# ---- functions of one tensor
-
-negative = unary("negative", "−x.", lambda dY: -dY, floats=False)
-sign = unary("sign", "−1, 0 or 1.", floats=False)
-abs = unary("abs", "|x|; its slope at 0 is 0.", lambda dY, x: dY * sign(x), floats=False)
-square = unary("square", "x².", lambda dY, x: dY * (2 * x), floats=False)
-exp = unary("exp", "eˣ.", lambda dY, out: dY * out)
-log = unary("log", "The natural logarithm.", lambda dY, x: dY / x)
-sqrt = unary("sqrt", "√x.", lambda dY, out: dY / (2 * out))
-sin = unary("sin", "The sine of x in radians.", lambda dY, x: _sin_grad(dY, x))
-cos = unary("cos", "The cosine of x in radians.", lambda dY, x: -(dY * sin(x)))
-tanh = unary("tanh", "The hyperbolic tangent.", lambda dY, out: dY * (1 - out * out))
-
-
-def _sin_grad(dY: Any, x: Any) -> Any:
-    return dY * cos(x)
-
-
-# ---- activations and their fused gradients
+# ---- activations' fused gradients
 
 _RELU_GRAD = define("relu_grad", {"dY": lambda dZ, y: relu_grad(dZ, y)})
 _SIGMOID_GRAD = define(
@@ -137,36 +140,128 @@ def sigmoid_grad(dY: T, y: T) -> T:
     return record(_SIGMOID_GRAD, (dY, y))
 
 
-relu = unary(
-    "relu",
-    "max(x, 0); its slope at 0 is 0. NaN stays NaN.",
-    lambda dY, out: relu_grad(dY, out),
-    floats=False,
-)
-sigmoid = unary("sigmoid", "1 / (1 + e⁻ˣ).", lambda dY, out: sigmoid_grad(dY, out))
+def _flat(dZ: Any) -> Any:
+    return zeros_like(dZ)
 
 
-# ---- choice
+class Pointwise(Value):
+    """What a tensor does with each of its elements."""
 
-_WHERE = define(
-    "where",
-    {
-        "x": lambda dZ, condition: where(condition, dZ, 0.0),
-        "y": lambda dZ, condition: where(condition, 0.0, dZ),
-    },
-)
+    __slots__ = ()
 
+    # ---- arithmetic
 
-def where(condition: Value, x: Any, y: Any) -> Any:
-    """``x`` where the boolean ``condition`` holds, else ``y``; the three are broadcast.
+    add = binary("add", "x + y.", x=lambda dZ: dZ, y=lambda dZ: dZ)
+    sub = binary("subtract", "x − y.", x=lambda dZ: dZ, y=lambda dZ: -dZ)
+    mul = binary("multiply", "x · y.", x=lambda dZ, y: dZ * y, y=lambda dZ, x: dZ * x)
+    div = binary(
+        "divide",
+        "x / y; integers are divided as float32.",
+        x=lambda dZ, y: dZ / y,
+        y=lambda dZ, out, y: -(dZ * out / y),
+        kinds="f",
+    )
+    floor_divide = binary("floor_divide", "⌊x / y⌋; the slope is 0.", _flat, _flat, kinds="iuf")
+    remainder = binary(
+        "remainder",
+        "x − y·⌊x / y⌋, of the sign of y.",
+        x=lambda dZ: dZ,
+        y=lambda dZ, x, y: -(dZ * (x // y)),
+        kinds="iuf",
+    )
+    maximum = binary(
+        "maximum",
+        "The larger of x and y, NaN where either is; of equals each gets half of the gradient.",
+        x=lambda dZ, x, y: _larger_share(dZ, x, y),
+        y=lambda dZ, x, y: _larger_share(dZ, y, x),
+    )
+    minimum = binary(
+        "minimum",
+        "The smaller of x and y, NaN where either is; of equals each gets half of the gradient.",
+        x=lambda dZ, x, y: _larger_share(dZ, -x, -y),
+        y=lambda dZ, x, y: _larger_share(dZ, -y, -x),
+    )
+    pow = pow
+    __add__, __radd__ = add, reflected(add)
+    __sub__, __rsub__ = sub, reflected(sub)
+    __mul__, __rmul__ = mul, reflected(mul)
+    __truediv__, __rtruediv__ = div, reflected(div)
+    __floordiv__, __rfloordiv__ = floor_divide, reflected(floor_divide)
+    __mod__, __rmod__ = remainder, reflected(remainder)
+    __pow__, __rpow__ = pow, reflected(pow)
 
-    ``x`` or ``y`` may be numbers. TypeError for a condition that is not boolean.
-    """
-    if not isinstance(condition, Value) or condition.array.dtype != BOOL:
-        found = condition.array.dtype if isinstance(condition, Value) else type(condition).__name__
-        raise TypeError(f"where: the condition must be a boolean tensor, got {found}")
-    if not isinstance(x, Value) and not isinstance(y, Value):
-        y = scalar(condition, y)
-    if not (isinstance(x, Value) and isinstance(y, Value) and x.array.dtype is y.array.dtype):
-        x, y = operands("where", x, y)
-    return record(_WHERE, (condition, x, y))
+    # ---- comparisons: boolean, without gradients
+
+    eq = binary("equal", "x == y.")
+    ne = binary("not_equal", "x != y.")
+    lt = binary("less", "x < y.")
+    le = binary("less_equal", "x <= y.")
+    gt = binary("greater", "x > y.")
+    ge = binary("greater_equal", "x >= y.")
+    __lt__, __le__, __gt__, __ge__ = lt, le, gt, ge
+
+    # ---- bits of integers, logic of booleans
+
+    bitwise_and = binary("bitwise_and", "x & y of integers or booleans.", kinds="biu")
+    bitwise_or = binary("bitwise_or", "x | y of integers or booleans.", kinds="biu")
+    bitwise_xor = binary("bitwise_xor", "x ^ y of integers or booleans.", kinds="biu")
+    bitwise_not = unary("bitwise_invert", "~x of integers or booleans.", kinds="biu")
+    __and__, __rand__ = bitwise_and, reflected(bitwise_and)
+    __or__, __ror__ = bitwise_or, reflected(bitwise_or)
+    __xor__, __rxor__ = bitwise_xor, reflected(bitwise_xor)
+    __invert__ = bitwise_not
+
+    # ---- functions of one tensor
+
+    neg = unary("negative", "−x.", lambda dY: -dY, kinds="iuf")
+    sign = unary("sign", "−1, 0 or 1.", _flat, kinds="iuf")
+    abs = unary("abs", "|x|; its slope at 0 is 0.", lambda dY, x: dY * x.sign(), kinds="iuf")
+    square = unary("square", "x².", lambda dY, x: dY * (2 * x), kinds="iuf")
+    exp = unary("exp", "eˣ.", lambda dY, out: dY * out)
+    expm1 = unary("expm1", "eˣ − 1, exact near 0.", lambda dY, out: dY * (out + 1))
+    log = unary("log", "The natural logarithm.", lambda dY, x: dY / x)
+    log1p = unary("log1p", "log(1 + x), exact near 0.", lambda dY, x: dY / (x + 1))
+    sqrt = unary("sqrt", "√x.", lambda dY, out: dY / (2 * out))
+    sin = unary("sin", "The sine of x in radians.", lambda dY, x: dY * x.cos())
+    cos = unary("cos", "The cosine of x in radians.", lambda dY, x: -(dY * x.sin()))
+    tan = unary("tan", "The tangent of x in radians.", lambda dY, out: dY * (1 + out * out))
+    asin = unary("asin", "The arc sine in radians.", lambda dY, x: dY / (1 - x * x).sqrt())
+    acos = unary("acos", "The arc cosine in radians.", lambda dY, x: -(dY / (1 - x * x).sqrt()))
+    atan = unary("atan", "The arc tangent in radians.", lambda dY, x: dY / (1 + x * x))
+    sinh = unary("sinh", "The hyperbolic sine.", lambda dY, x: dY * x.cosh())
+    cosh = unary("cosh", "The hyperbolic cosine.", lambda dY, x: dY * x.sinh())
+    tanh = unary("tanh", "The hyperbolic tangent.", lambda dY, out: dY * (1 - out * out))
+    erf = unary(
+        "erf",
+        "The error function, 2/√π · ∫ e^(−t²) dt from 0 to x.",
+        lambda dY, x: dY * (-(x * x)).exp() * (2 / math.sqrt(math.pi)),
+    )
+    sigmoid = unary("sigmoid", "1 / (1 + e⁻ˣ).", lambda dY, out: sigmoid_grad(dY, out))
+    relu = unary(
+        "relu",
+        "max(x, 0); its slope at 0 is 0. NaN stays NaN.",
+        lambda dY, out: relu_grad(dY, out),
+        kinds="iuf",
+    )
+    floor = rounding("floor", "⌊x⌋.")
+    ceil = rounding("ceil", "⌈x⌉.")
+    trunc = rounding("trunc", "x without its fraction.")
+    round = rounding("round", "The nearest integer, of two the even one.")
+    isnan = unary("isnan", "Whether x is NaN.", kinds="biuf")
+    isinf = unary("isinf", "Whether x is ∞ or −∞.", kinds="biuf")
+    isfinite = unary("isfinite", "Whether x is neither NaN nor infinite.", kinds="biuf")
+    __neg__, __abs__ = neg, abs
+
+    def clamp(self: T, min: Any = None, max: Any = None) -> T:
+        """``x`` between the bounds, tensors or numbers, one of which may be None.
+
+        The gradient passes at a bound itself; where min > max, max wins. ValueError for no bound.
+        """
+        if min is None and max is None:
+            raise ValueError("clamp: expected min, max or both, got neither")
+        x: Any = self
+        for bound in (min, max):
+            if bound is not None:
+                x, _ = operands("clamp", x, bound)
+        bounds = [None if b is None else operands("clamp", x, b)[1] for b in (min, max)]
+        return record(_CLAMP, (x, *bounds))

@@ -2,168 +2,153 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+import operator
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, Self
 
-import numpy as np
-
-from tinygrad_mnist.autograd import Value, define, record
+from tinygrad_mnist.autograd.record import EVERY, define, record
+from tinygrad_mnist.checks import checked_dim, filled_in, listed, shape_of
 from tinygrad_mnist.kernels import Shape
-from tinygrad_mnist.ops.table import T, checked_dim
+from tinygrad_mnist.ops.pointwise import Pointwise
+from tinygrad_mnist.ops.table import full_like, promoted
 
-_RESHAPE = define("reshape", {"x": lambda dY, x_shape: reshape(dY, x_shape)})
-_PERMUTE = define("permute", {"x": lambda dY, dims: permute(dY, _inverse(dims))})
+_RESHAPE = define("reshape", {"x": lambda dY, x_shape: dY.reshape(x_shape)})
+_PERMUTE = define("permute", {"x": lambda dY, dims: dY.permute(_inverse(dims))})
 _EXPAND = define("expand", {"x": lambda dY: dY})  # the engine sums over what was expanded
-_GETITEM = define("getitem", {"x": lambda dY, index, x_shape: getitem_grad(dY, index, x_shape)})
-_GETITEM_GRAD = define("getitem_grad", {"dY": lambda dZ, index: getitem(dZ, index)})
+_SLICE = define("getitem", {"x": lambda dY, index, x_shape: sliced_grad(dY, index, x_shape)})
+_SLICE_GRAD = define("getitem_grad", {"dY": lambda dZ, index: sliced(dZ, index)})
 _COPY = define("copy", {"x": lambda dY: dY})
+_CONCAT = define("concat", {}, joint=lambda dY, shapes, dim: _cut_again(dY, shapes, dim))
+_SPLIT = define(
+    "split",
+    {},
+    joint=lambda dYs, x_shape, sizes, dim: [_joined_again(dYs, x_shape, sizes, dim)],
+    differentiable=EVERY,
+)
 
 
-def shape_of(args: tuple[Any, ...]) -> Shape:
-    """``f(2, 3)`` and ``f((2, 3))`` alike: the sizes as a tuple. TypeError for non-integers."""
-    sizes = args[0] if len(args) == 1 and isinstance(args[0], tuple | list) else args
-    for size in sizes:
-        if not isinstance(size, int | np.integer) or isinstance(size, bool):
-            raise TypeError(f"a shape is made of integers, got {size!r}")
-    return tuple(int(size) for size in sizes)
+def sliced(x: Any, index: tuple[Any, ...]) -> Any:
+    """``x[index]`` of integers, slices of any step, None and ``...``: a view."""
+    return record(_SLICE, (x,), {"index": index})
 
 
-def reshape(x: T, *shape: Any) -> T:
-    """The same elements in row-major order as ``shape``; one size may be -1.
+def sliced_grad(dY: Any, index: tuple[Any, ...], shape: Shape) -> Any:
+    """Zeros of ``shape`` with ``dY`` at ``index``."""
+    return record(_SLICE_GRAD, (dY,), {"index": index, "shape": shape})
 
-    A view where ``x`` is contiguous, else of a copy. ValueError where the sizes do not fit.
+
+def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
+    """The tensors one after the other along ``dim``; dtypes are promoted.
+
+    Empty ones of shape (0,) fit any others. ValueError for none, for 0-d ones, or for shapes that
+    differ outside ``dim``; TypeError for what is no tensor.
     """
-    sizes = _fill_in(x, shape_of(shape))
-    if not x.array.flags.c_contiguous:
-        x = clone(x)
-    return record(_RESHAPE, (x,), {"shape": sizes})
+    parts = promoted(listed("cat", tensors))
+    shapes = [tuple(part.array.shape) for part in parts]
+    if () in shapes:
+        raise ValueError("cat: expected tensors of at least 1 dim, got a 0-d one; see stack")
+    first = next((shape for shape in shapes if shape != (0,)), (0,))
+    at = checked_dim("cat", dim, len(first))
+    nothing = (*first[:at], 0, *first[at + 1 :])
+    fitting = [x.reshape(nothing) if s == (0,) else x for x, s in zip(parts, shapes, strict=True)]
+    if any((*s[:at], 0, *s[at + 1 :]) != nothing for s in shapes if s != (0,)):
+        got = ", ".join(map(str, shapes))
+        raise ValueError(f"cat: expected shapes that differ at most in dim {dim}, got {got}")
+    return record(_CONCAT, fitting, {"dim": at})
 
 
-def view(x: T, *shape: Any) -> T:
-    """``reshape`` that never copies: RuntimeError where ``x`` is not contiguous."""
-    if not x.array.flags.c_contiguous:
-        raise RuntimeError(
-            f"view: the tensor of shape {tuple(x.array.shape)} is not contiguous; use .reshape()"
-        )
-    return reshape(x, *shape)
+def cut(x: Any, sizes: Shape, dim: int) -> Any:
+    """Views of ``x``, of ``sizes`` along ``dim``, which they fill."""
+    return record(_SPLIT, (x,), {"sizes": sizes, "dim": dim})
 
 
-def _fill_in(x: Value, shape: Shape) -> Shape:
-    size = x.array.size
-    if shape.count(-1) == 1:
-        known = math.prod(s for s in shape if s != -1)
-        if known and size % known == 0:
-            shape = tuple(size // known if s == -1 else s for s in shape)
-    if min(shape, default=0) < 0 or math.prod(shape) != size:
-        raise ValueError(
-            f"reshape: {size} elements of shape {tuple(x.array.shape)} do not fit shape {shape}"
-        )
-    return shape
+def _cut_again(dY: Any, shapes: list[Shape], dim: int) -> Any:
+    return cut(dY, tuple(shape[dim] for shape in shapes), dim)
 
 
-def flatten(x: T, start_dim: int = 0, end_dim: int = -1) -> T:
-    """The dims from ``start_dim`` to ``end_dim``, both included, as one."""
-    shape = x.array.shape
-    start = checked_dim("flatten", start_dim, len(shape))
-    end = checked_dim("flatten", end_dim, len(shape))
-    if start > end:
-        raise ValueError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
-    return reshape(x, (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]))
+def _joined_again(dYs: list[Any], shape: Shape, sizes: Shape, dim: int) -> Any:
+    like = next(dY for dY in dYs if dY is not None)
+    missing = {size for dY, size in zip(dYs, sizes, strict=True) if dY is None}
+    zeros = {n: full_like(like, 0, (*shape[:dim], n, *shape[dim + 1 :])) for n in missing}
+    return cat([zeros[n] if dY is None else dY for dY, n in zip(dYs, sizes, strict=True)], dim)
 
 
-def permute(x: T, *dims: Any) -> T:
-    """The dims in another order: a view. ValueError where ``dims`` is not each dim once."""
-    order = tuple(checked_dim("permute", d, x.array.ndim) for d in shape_of(dims))
-    if sorted(order) != list(range(x.array.ndim)):
-        raise ValueError(f"permute: dims {order} are not each of the {x.array.ndim} dims once")
-    return record(_PERMUTE, (x,), {"dims": order})
-
-
-def transpose(x: T, dim0: int, dim1: int) -> T:
-    """Two dims swapped: a view."""
-    order = list(range(x.array.ndim))
-    a = checked_dim("transpose", dim0, x.array.ndim)
-    b = checked_dim("transpose", dim1, x.array.ndim)
-    if order:
-        order[a], order[b] = order[b], order[a]
-    return record(_PERMUTE, (x,), {"dims": tuple(order)})
-
-
-def mT(x: T) -> T:
-    """The last two dims swapped: a view."""
-    order = (*range(x.array.ndim - 2), x.array.ndim - 1, x.array.ndim - 2)
-    return record(_PERMUTE, (x,), {"dims": order})
+def dims_of(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """``f(0, 1)`` and ``f((0, 1))`` alike."""
+    return tuple(args[0]) if len(args) == 1 and isinstance(args[0], tuple | list) else args
 
 
 def _inverse(dims: Shape) -> Shape:
     return tuple(dims.index(i) for i in range(len(dims)))
 
 
-def expand(x: T, *shape: Any) -> T:
-    """``x`` repeated along its dims of size 1, and along new first ones: a view.
+def lies_as(array: Any, shape: Shape) -> bool:
+    """Whether ``array`` can be seen as ``shape``, which holds its elements, without a copy.
 
-    A size of -1 keeps the dim. ValueError where the shapes do not fit.
+    Dims whose elements follow each other in memory are one run; ``shape`` may divide the runs
+    anew, but no dim of it may reach from one into the next.
     """
-    sizes, old = shape_of(shape), tuple(x.array.shape)
-    kept = tuple(
-        o if s == -1 else s
-        for s, o in zip(sizes, (-1,) * (len(sizes) - len(old)) + old, strict=False)
-    )
-    fits = len(sizes) >= len(old) and all(
-        k == o or o == 1 for k, o in zip(kept[len(kept) - len(old) :], old, strict=True)
-    )
-    if not fits or min(kept, default=0) < 0:
-        raise ValueError(f"expand: shape {old} does not expand to {sizes}")
-    return broadcast(x, kept)
+    if array.flags.c_contiguous:
+        return True
+    runs: list[int] = []
+    last = None
+    for size, stride in zip(array.shape, array.strides, strict=True):
+        if size != 1:
+            if last == size * stride:
+                runs[-1] *= size
+            else:
+                runs.append(size)
+            last = stride
+    ends = set(accumulate(runs, operator.mul))
+    return ends <= set(accumulate(shape, operator.mul))
 
 
-def broadcast(x: T, shape: Shape) -> T:
-    """``expand`` to a shape that is known to fit."""
-    return record(_EXPAND, (x,), {"shape": shape})
+class Shapes(Pointwise):
+    """How a tensor's elements lie."""
 
+    __slots__ = ()
 
-def squeeze(x: T, dim: int | None = None) -> T:
-    """Without the dims of size 1, or without ``dim`` where its size is 1."""
-    shape = tuple(x.array.shape)
-    if dim is None:
-        return reshape(x, tuple(s for s in shape if s != 1))
-    at = checked_dim("squeeze", dim, len(shape))
-    return reshape(x, shape[:at] + shape[at + 1 :]) if shape and shape[at] == 1 else x
+    def reshape(self, shape: Any = (), *more: int) -> Self:
+        """The same elements in row-major order as ``shape``; one size may be -1.
 
+        A view where the elements lie so that it can be one, as those of a contiguous tensor do;
+        else of a copy. ValueError where the sizes do not fit.
+        """
+        sizes = filled_in("reshape", shape_of((shape, *more), "reshape"), self.array.shape)
+        x = self if lies_as(self.array, sizes) else self.clone()
+        return record(_RESHAPE, (x,), {"shape": sizes})
 
-def unsqueeze(x: T, dim: int) -> T:
-    """With a new dim of size 1 at ``dim``."""
-    at = checked_dim("unsqueeze", dim, x.array.ndim + 1)
-    return getitem(x, (slice(None),) * at + (None,))
+    def permute(self, dims: Any = (), *more: int) -> Self:
+        """The dims in another order: a view. ValueError where ``dims`` is not each dim once."""
+        ndim = self.array.ndim
+        order = tuple([checked_dim("permute", d, ndim) for d in dims_of((dims, *more))])
+        if sorted(order) != list(range(ndim)):
+            raise ValueError(f"permute: dims {order} are not each of the {ndim} dims once")
+        return record(_PERMUTE, (self,), {"dims": order})
 
+    @property
+    def mT(self) -> Self:
+        """The last two dims swapped: a view. ValueError for fewer than two."""
+        ndim = self.array.ndim
+        if ndim < 2:
+            raise ValueError(f"mT: expected at least 2 dims, got shape {tuple(self.array.shape)}")
+        return record(_PERMUTE, (self,), {"dims": (*range(ndim - 2), ndim - 1, ndim - 2)})
 
-def getitem(x: T, index: Any) -> T:
-    """``x[index]`` for integers, slices, None and ``...``: a view.
+    def _broadcast(self, shape: Shape) -> Self:
+        """Repeated to a shape that is known to fit, a view."""
+        return record(_EXPAND, (self,), {"shape": shape})
 
-    IndexError out of range or for too many indices; TypeError for anything else.
-    """
-    parts = index if isinstance(index, tuple) else (index,)
-    for part in parts:
-        known = part is None or part is ... or isinstance(part, int | np.integer | slice)
-        if not known or isinstance(part, bool):
-            raise TypeError(
-                f"indexing takes integers, slices, None and ..., got {type(part).__name__}"
-            )
-        if isinstance(part, slice) and part.step is not None and part.step < 1:
-            raise ValueError(f"indexing: a slice's step must be positive, got {part.step}")
-    return record(_GETITEM, (x,), {"index": parts})
+    def unsqueeze(self, dim: int) -> Self:
+        """With a new dim of size 1 at ``dim``: a view."""
+        shape = self.array.shape
+        at = checked_dim("unsqueeze", dim, len(shape) + 1)
+        return record(_RESHAPE, (self,), {"shape": (*shape[:at], 1, *shape[at:])})
 
+    def clone(self) -> Self:
+        """A contiguous copy with the same gradient."""
+        return record(_COPY, (self,))
 
-def getitem_grad(dY: T, index: Any, shape: Shape) -> T:
-    """Zeros of ``shape`` with ``dY`` at ``index``."""
-    return record(_GETITEM_GRAD, (dY,), {"index": index, "shape": shape})
-
-
-def clone(x: T) -> T:
-    """A contiguous copy with the same gradient."""
-    return record(_COPY, (x,))
-
-
-def contiguous(x: T) -> T:
-    """``x`` itself where it is contiguous, else a copy."""
-    return x if x.array.flags.c_contiguous else clone(x)
+    def contiguous(self) -> Self:
+        """The tensor itself where it is contiguous, else a copy."""
+        return self if self.array.flags.c_contiguous else self.clone()

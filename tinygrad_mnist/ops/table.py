@@ -3,57 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, TypeVar
 
 import numpy as np
 
-from tinygrad_mnist.autograd import Op, Value, define, filled, record, wrap
+from tinygrad_mnist.autograd.graph import Value, wrap
+from tinygrad_mnist.autograd.record import Op, define, filled, record
+from tinygrad_mnist.checks import BOOL, FLOAT, INT, checked_dtype, kind_names, no_tensor
+from tinygrad_mnist.dispatch import call
+from tinygrad_mnist.kernels import Shape
 
 T = TypeVar("T", bound=Value)
 Number = bool | int | float
 Rule = Callable[..., Any]
 
-FLOAT, INT, BOOL = np.dtype(np.float32), np.dtype(np.int64), np.dtype(np.bool_)
-_PYTHON = {bool: BOOL, int: INT, float: FLOAT}
-DTYPES = tuple(
-    np.dtype(name)
-    for name in ("bool", "uint8", "int8", "int16", "int32", "int64", "float32", "float64")
-)
 
+def unary(kernel: str, doc: str, x: Rule | None = None, *, kinds: str = "f") -> Callable[[T], T]:
+    """An op of one tensor. ``kinds``: the dtypes' kinds it takes as they are.
 
-def unary(kernel: str, doc: str, x: Rule | None = None, *, floats: bool = True) -> Callable[[T], T]:
-    """An op of one tensor. ``floats``: integers and booleans become float32 first."""
+    Where floats are all it takes, integers and booleans become float32 first; else TypeError.
+    """
     op = define(kernel, {} if x is None else {"x": x})
 
     def apply(x: T) -> T:
-        if floats and x.array.dtype.kind != "f":
-            x = cast(x, FLOAT)
+        if not isinstance(x, Value):
+            raise no_tensor(kernel, "x", x)
+        if x.array.dtype.kind not in kinds:
+            x = _of_kind(kernel, x, kinds)
         return record(op, (x,))
 
-    note = " Integers and booleans become float32 first." if floats else ""
-    return _named(apply, kernel, f"{doc}\n\nOf the shape of ``x``.{note}")
+    note = " Integers and booleans become float32 first." if kinds == "f" else ""
+    return named(apply, kernel, f"{doc}\n\nOf the shape of ``x``.{note}")
+
+
+def rounding(kernel: str, doc: str) -> Callable[[T], T]:
+    """A unary op whose slope is 0 and which leaves integers as they are."""
+    of_floats = unary(kernel, doc, lambda dY: zeros_like(dY))
+
+    def apply(x: T) -> T:
+        return of_floats(x) if not isinstance(x, Value) or x.array.dtype.kind == "f" else x
+
+    return named(apply, kernel, f"{doc}\n\nOf the shape of ``x``; the slope is 0.")
 
 
 def binary(
-    kernel: str, doc: str, x: Rule | None = None, y: Rule | None = None, *, floats: bool = False
+    kernel: str,
+    doc: str,
+    x: Rule | None = None,
+    y: Rule | None = None,
+    *,
+    kinds: str = "biuf",
 ) -> Callable[[Any, Any], Any]:
     """An op of two tensors, or of a tensor and a number, broadcast against each other.
 
-    ``floats``: two integers or booleans become float32 first.
+    ``kinds`` as for ``unary``.
     """
     op = define(kernel, {name: rule for name, rule in (("x", x), ("y", y)) if rule})
 
-    def apply(x: Any, y: Any) -> Any:
-        if not (_alike(x, y) or _alike(y, x)):
-            x, y = operands(kernel, x, y, floats)
-        return record(op, (x, y))
+    def apply(x: Any, other: Any) -> Any:
+        if not (_alike(x, other) or _alike(other, x)) or "f" not in kinds:
+            x, other = operands(kernel, x, other, kinds)
+        return record(op, (x, other))
 
     note = (
-        "``x`` and ``y`` are tensors, or one is an array or a number; their shapes are broadcast, "
-        "their dtypes promoted. ValueError for shapes that do not broadcast, TypeError for what is "
-        "no number."
+        "x and y, which is ``other``, are tensors, or one is an array or a number; their shapes "
+        "are broadcast, their dtypes promoted. ValueError for shapes that do not broadcast, "
+        "TypeError for what is no number."
     )
-    return _named(apply, kernel, f"{doc}\n\n{note}")
+    return named(apply, kernel, f"{doc}\n\n{note}")
+
+
+def reflected(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """``function`` with its operands swapped, for ``2 - x``."""
+    return lambda x, other: function(other, x)
 
 
 def _alike(x: Any, y: Any) -> bool:
@@ -65,7 +88,8 @@ def _alike(x: Any, y: Any) -> bool:
     return type(y) is float or type(y) is int
 
 
-def _named(function: Any, name: str, doc: str) -> Any:
+def named(function: Any, name: str, doc: str) -> Any:
+    """``function`` with the name and docstring it is shown with."""
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
     return function
@@ -78,27 +102,27 @@ COMPARISONS = frozenset({"equal", "not_equal", "less", "less_equal", "greater", 
 _RANK = {"b": 0, "u": 1, "i": 1, "f": 2}
 
 
-def result_dtype(x: Value, y: Value) -> np.dtype:
-    """The dtype in which two tensors meet, PyTorch's rule.
+def result_dtype(*values: Value) -> np.dtype:
+    """The dtype in which tensors meet, PyTorch's rule.
 
-    The higher of bool < integer < float wins; within one of these, tensors with dims win over 0-d
-    ones, and of equals the one that holds both.
+    The highest of bool < integer < float wins; within it, tensors with dims win over 0-d ones,
+    and of these the dtype that holds them all.
     """
-    a, b = x.array.dtype, y.array.dtype
-    if a is b or a == b:
-        return a
-    rank_a, rank_b = _RANK[a.kind], _RANK[b.kind]
-    if rank_a != rank_b:
-        return a if rank_a > rank_b else b
-    if bool(x.array.ndim) != bool(y.array.ndim):
-        return a if x.array.ndim else b
-    return np.promote_types(a, b)
+    arrays = [x.array for x in values]
+    if len({a.dtype for a in arrays}) == 1:
+        return arrays[0].dtype
+    top = max(_RANK[a.dtype.kind] for a in arrays)
+    arrays = [a for a in arrays if _RANK[a.dtype.kind] == top]
+    return reduce(
+        np.promote_types, [a.dtype for a in arrays if a.ndim] or [a.dtype for a in arrays]
+    )
 
 
-def operands(name: str, x: Any, y: Any, floats: bool = False) -> tuple[Any, Any]:
+def operands(name: str, x: Any, y: Any, kinds: str = "biuf") -> tuple[Any, Any]:
     """Both operands of one dtype; a Python number stays one, and takes the tensor's dtype.
 
-    TypeError for what is neither tensor, array nor number.
+    Integers and booleans become float32 where ``kinds`` is floats alone. TypeError for what is
+    neither tensor, array nor number, or of a dtype not among ``kinds``.
     """
     like = x if isinstance(x, Value) else y
     if not isinstance(like, Value):
@@ -108,9 +132,12 @@ def operands(name: str, x: Any, y: Any, floats: bool = False) -> tuple[Any, Any]
         dtype = result_dtype(x, y)
     else:
         number = y if like is x else x
-        dtype = _with_number(name, like.array.dtype, number)
-    if floats and dtype.kind != "f":
+        exact = kinds != "f" or like.array.dtype.kind == "f"
+        dtype = _with_number(name, like.array.dtype, number) if exact else FLOAT
+    if dtype.kind not in kinds and kinds == "f":
         dtype = FLOAT
+    elif dtype.kind not in kinds:
+        raise TypeError(f"{name}: expected {kind_names(kinds)}, got {dtype}")
     return _as(x, dtype), _as(y, dtype)
 
 
@@ -120,7 +147,7 @@ def operand(name: str, like: Value, x: Any) -> Any:
     if isinstance(x, np.generic):
         return x.item()
     if isinstance(x, np.ndarray):
-        checked_dtype(x.dtype)
+        checked_dtype(x.dtype, name)
         return wrap(like.result_type, like.backend.asarray(x), like.backend)
     raise TypeError(f"{name}: expected a tensor, a NumPy array or a number, got {type(x).__name__}")
 
@@ -145,6 +172,34 @@ def scalar(like: Value, number: Number) -> Any:
     return filled(like.result_type, like.backend, (), number, dtype)
 
 
+def full_like(x: T, value: Number, shape: Shape) -> T:
+    """A tensor of ``shape`` full of a number, of the dtype of ``x``, outside the graph."""
+    return filled(x.result_type, x.backend, shape, value, x.array.dtype)
+
+
+def zeros_like(x: T) -> T:
+    """Zeros of the shape and dtype of ``x``, outside the graph."""
+    return full_like(x, 0, x.array.shape)
+
+
+def range_like(x: T, size: int, start: int = 0, step: int = 1) -> T:
+    """The int64 tensor start, start + step, … (size,) beside ``x``, outside the graph."""
+    static = {"start": start, "step": step, "size": size, "dtype": INT}
+    return wrap(x.result_type, call(x.backend, "arange", (), static), x.backend)
+
+
+def promoted(values: list[T]) -> list[T]:
+    """All of the dtype in which they meet."""
+    dtype = result_dtype(*values)
+    return [cast(x, dtype) for x in values]
+
+
+def _of_kind(name: str, x: T, kinds: str) -> T:
+    if kinds != "f":
+        raise TypeError(f"{name}: expected {kind_names(kinds)}, got {x.array.dtype}")
+    return cast(x, FLOAT)
+
+
 def _as(x: Any, dtype: np.dtype) -> Any:
     return cast(x, dtype) if isinstance(x, Value) else x
 
@@ -158,52 +213,11 @@ def cast(x: T, dtype: np.dtype) -> T:
     return record(_CAST, (x,), {"dtype": dtype})
 
 
-def checked_dtype(dtype: Any) -> np.dtype:
-    """``dtype`` (a NumPy dtype, its name, or Python's bool, int, float) as one of the supported.
-
-    TypeError for others.
-    """
-    if isinstance(dtype, type) and dtype in _PYTHON:
-        return _PYTHON[dtype]
-    try:
-        found = np.dtype(dtype)
-    except TypeError as error:
-        raise TypeError(f"{dtype!r} is no dtype; expected one of {_dtype_names()}") from error
-    if found not in DTYPES:
-        raise TypeError(f"the dtype {found} is not supported; expected one of {_dtype_names()}")
-    return found
-
-
-def _dtype_names() -> str:
-    return ", ".join(str(dtype) for dtype in DTYPES)
-
-
 _CAST: Op = define("cast", {"x": lambda dY, x_dtype: cast(dY, x_dtype)})
 _CUT: Op = define("cast", {}, name="cast to a dtype without gradients")
 
 
+# ---- operands' shapes and dtypes
+
+
 # ---- dims
-
-
-def checked_dim(name: str, dim: int, ndim: int) -> int:
-    """``dim`` counted from 0. IndexError where it lies outside -ndim … ndim-1."""
-    if not isinstance(dim, int | np.integer) or isinstance(dim, bool):
-        raise TypeError(f"{name}: dim must be an integer, got {dim!r}")
-    if not -max(1, ndim) <= dim < max(1, ndim):
-        raise IndexError(
-            f"{name}: dim {dim} is out of range for a tensor of {ndim} dims, "
-            f"expected {-max(1, ndim)} to {max(1, ndim) - 1}"
-        )
-    return int(dim) % max(1, ndim)
-
-
-def checked_dims(name: str, dim: Any, ndim: int) -> tuple[int, ...]:
-    """``dim``, None or () (all) or several as a tuple from 0; ValueError for a repeated one."""
-    if dim is None or dim == () or dim == []:
-        return tuple(range(ndim))
-    dims = tuple(
-        checked_dim(name, d, ndim) for d in (dim if isinstance(dim, tuple | list) else (dim,))
-    )
-    if len(set(dims)) != len(dims):
-        raise ValueError(f"{name}: dim {dim} names the same dim twice")
-    return dims if ndim else ()

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_mnist.autograd import enable_grad, no_grad
+from tinygrad_mnist.autograd.graph import enable_grad, no_grad
+from tinygrad_mnist.creation import full
 from tinygrad_mnist.dispatch import call, host
-from tinygrad_mnist.tensor import Tensor, full
+from tinygrad_mnist.tensor import Tensor
 
 Group = dict[str, Any]
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tinygrad_mnist import ops, random
+from tinygrad_mnist import random
 from tinygrad_mnist.backend import resolve
 from tinygrad_mnist.kernels import Backend
+from tinygrad_mnist.ops.networks import take_scaled
 from tinygrad_mnist.tensor import Tensor, as_tensor
 from tinygrad_mnist.utils.data.idx import DataError
 
@@ -56,7 +57,7 @@ class ImageDataset:
     def batch(self, index: Tensor) -> Tensor:
         """The images at ``index`` (n,) int64: float32 (n, 1, H, W)."""
         scale = 1 / (255 * self.std)
-        return ops.take_scaled(self.images, index, scale, -self.mean / self.std)
+        return take_scaled(self.images, index, scale, -self.mean / self.std)
 
 
 def _check_labels(labels: np.ndarray) -> None:

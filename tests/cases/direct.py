@@ -1,0 +1,137 @@
+"""Kernels that no op reaches: an optimizer's, in place, or to make an array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cases.draws import (
+    Case,
+    Draw,
+    Rng,
+    Shape,
+    alike,
+    between,
+    case,
+    gaps,
+    normal,
+    turned,
+    whole,
+)
+
+
+@dataclass(frozen=True)
+class Direct:
+    """A kernel called by hand: by an optimizer, in place, or to make an array."""
+
+    kernel: str
+    draw: Draw
+
+
+def updates(buffers: int, *settings: dict[str, Any]) -> Draw:
+    """An optimizer's parameters, gradients and ``buffers`` lists, for each of the settings."""
+
+    def draw(rng: Rng) -> list[Case]:
+        sizes: list[Shape] = [(3, 4), (5,), (), (0, 2), (130, 257)]
+        return [
+            case(*[[between(0.1, 2)(rng, s) for s in sizes] for _ in range(2 + buffers)], **static)
+            for static in settings
+        ]
+
+    return draw
+
+
+def plain_sgd(rng: Rng) -> list[Case]:
+    """Without momentum there are no buffers."""
+    cases = updates(0, SGD, {**SGD, "weight_decay": 0.1})(rng)
+    return [case(*c.inputs, [], **c.static) for c in cases]
+
+
+def written(rng: Rng) -> list[Case]:
+    """An array and what goes into it."""
+    shapes: list[tuple[Shape, Shape]] = [((), ()), ((0, 3), (3,)), ((3, 4), (4,)), ((3, 4), ())]
+    cases = [case(normal(rng, x), normal(rng, y)) for x, y in shapes]
+    cases.append(case(gaps(normal(rng, (3, 4))), turned(normal(rng, (3, 4)))))
+    return [*cases, case(normal(rng, (3, 4)), whole(9)(rng, (3, 4)))]
+
+
+def put(rng: Rng) -> list[Case]:
+    """An array, indices along its first dim, none twice, and what goes there."""
+    shapes: list[tuple[Shape, Shape, Shape]] = [
+        ((5,), (3,), (3,)),
+        ((5,), (2, 2), ()),
+        ((0, 3), (0,), (3,)),
+        ((5, 3), (4,), (4, 3)),
+        ((300, 2), (200,), (2,)),
+    ]
+    cases = []
+    for x, index, y in shapes:
+        places = rng.permutation(x[0])[: int(np.prod(index))].reshape(index)
+        cases.append(case(normal(rng, x), places, normal(rng, y)))
+    return [*cases, case(*(turned(gaps(a)) for a in cases[3].inputs))]
+
+
+def moved(rng: Rng) -> list[Case]:
+    """An array and where it moves to, of one shape."""
+    return [
+        case(*c.inputs, weight=0.3)
+        for c in alike(normal, normal)(rng)
+        if 0 not in c.inputs[0].strides  # an expanded array is not for writing
+    ]
+
+
+SHAPES: list[Shape] = [(), (0, 3), (1,), (5,), (3, 4), (257, 401)]
+
+
+SGD = {
+    "lr": 0.1,
+    "momentum": 0.0,
+    "dampening": 0.0,
+    "weight_decay": 0.0,
+    "nesterov": False,
+    "step": 1,
+}
+
+
+MOMENTUM = [
+    {**SGD, "momentum": 0.9},
+    {**SGD, "momentum": 0.9, "step": 2},
+    {**SGD, "momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1, "step": 2},
+    {**SGD, "momentum": 0.9, "nesterov": True, "step": 3},
+]
+
+
+ADAM = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0, "step": 1}
+
+
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+INT = np.dtype(np.int64)
+COUNTED: list[dict[str, Any]] = [
+    {"start": 0, "step": 1, "size": 0, "dtype": INT},
+    {"start": 7, "step": -3, "size": 100_000, "dtype": INT},
+    {"start": 250, "step": 1, "size": 6, "dtype": np.dtype(np.uint8)},
+    {"start": 2**53, "step": 1, "size": 5, "dtype": INT},
+    {"start": -1.0, "step": 0.1, "size": 21, "dtype": F32},
+    {"start": 1e9, "step": 1 / 3, "size": 100_000, "dtype": F64},
+]
+
+
+DIRECT = [
+    Direct("full", lambda rng: [case(shape=s, value=2.5, dtype=F64) for s in SHAPES]),
+    Direct("full", lambda rng: [case(shape=s, value=7, dtype=np.dtype(np.int64)) for s in SHAPES]),
+    Direct("arange", lambda rng: [case(**counted) for counted in COUNTED]),
+    Direct("uniform", lambda rng: [case(shape=s, key=2**63 + 5, dtype=F32) for s in SHAPES]),
+    Direct("uniform", lambda rng: [case(shape=s, key=3, dtype=F64) for s in SHAPES]),
+    Direct("dropout_mask", lambda rng: [case(shape=s, p=0.3, key=9, dtype=F32) for s in SHAPES]),
+    Direct("copy_", written),
+    Direct("put_", put),
+    Direct("fill_", lambda rng: [case(*c.inputs[:1], value=0.5) for c in moved(rng)]),
+    Direct("lerp_", moved),
+    Direct("sgd_", plain_sgd),
+    Direct("sgd_", updates(1, *MOMENTUM)),
+    Direct("adam_", updates(2, ADAM, {**ADAM, "weight_decay": 0.1, "step": 7})),
+]

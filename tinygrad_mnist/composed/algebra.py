@@ -1,0 +1,170 @@
+"""Products of vectors and matrices made of ``matmul``, and pointwise functions made of others."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from tinygrad_mnist.autograd.graph import Value, broadcasts_to
+from tinygrad_mnist.autograd.record import broadcasts
+from tinygrad_mnist.checks import check_numbers, check_scalars, fit, held
+from tinygrad_mnist.composed.statistics import Statistics
+from tinygrad_mnist.ops.pointwise import where
+from tinygrad_mnist.ops.products import matmul
+from tinygrad_mnist.ops.table import Number, cast, operand, scalar
+
+
+class Algebra(Statistics):
+    """Further products and functions."""
+
+    __slots__ = ()
+
+    # ---- products of vectors and matrices
+
+    def mm(self, mat2: Self) -> Self:
+        """The product of two matrices, (n, k) and (k, m): (n, m).
+
+        ValueError where the shapes do not fit; TypeError for differing dtypes, and for booleans.
+        """
+        fit("mm", "x (n, k), mat2 (k, m)", self, mat2)
+        check_numbers("mm", self)
+        return matmul(self, mat2)
+
+    def bmm(self, mat2: Self) -> Self:
+        """The products of a batch of matrices, (b, n, k) and (b, k, m): (b, n, m).
+
+        ValueError where the shapes do not fit; TypeError for differing dtypes, and for booleans.
+        """
+        fit("bmm", "x (b, n, k), mat2 (b, k, m)", self, mat2)
+        check_numbers("bmm", self)
+        return matmul(self, mat2)
+
+    def mv(self, vec: Self) -> Self:
+        """A matrix (n, k) times a vector (k): (n).
+
+        ValueError where the shapes do not fit; TypeError for differing dtypes, and for booleans.
+        """
+        fit("mv", "x (n, k), vec (k)", self, vec)
+        check_numbers("mv", self)
+        return matmul(self, vec)
+
+    def dot(self, tensor: Self) -> Self:
+        """Σ xᵢ·yᵢ of two vectors (n), 0-d.
+
+        ValueError where the shapes do not fit; TypeError for differing dtypes, and for booleans.
+        """
+        fit("dot", "x (n), tensor (n)", self, tensor)
+        check_numbers("dot", self)
+        return matmul(self, tensor)
+
+    def outer(self, vec2: Self) -> Self:
+        """xᵢ·yⱼ of two vectors (n) and (m): (n, m); dtypes are promoted.
+
+        ValueError for what is not 1-D.
+        """
+        fit("outer", "x (n)", self)
+        fit("outer", "vec2 (m)", vec2)
+        return self.unsqueeze(1) * vec2
+
+    def addmm(self, mat1: Self, mat2: Self, *, beta: Number = 1, alpha: Number = 1) -> Self:
+        """beta · x + alpha · mat1 · mat2, of mat1 (n, k), mat2 (k, m) and x broadcast to (n, m).
+
+        Where ``beta`` is 0, nothing of ``x`` shows, not even a NaN. ValueError where the shapes do
+        not fit; TypeError for differing dtypes, booleans, and fractions times integers.
+        """
+        fit("addmm", "x (…), mat1 (n, k), mat2 (k, m)", self, mat1, mat2)
+        return self._plus_product("addmm", mat1, mat2, beta, alpha)
+
+    def baddbmm(self, batch1: Self, batch2: Self, *, beta: Number = 1, alpha: Number = 1) -> Self:
+        """``addmm`` of a batch: batch1 (b, n, k), batch2 (b, k, m), x broadcast to (b, n, m)."""
+        fit("baddbmm", "x (…), batch1 (b, n, k), batch2 (b, k, m)", self, batch1, batch2)
+        return self._plus_product("baddbmm", batch1, batch2, beta, alpha)
+
+    def _plus_product(self, name: str, x: Self, y: Self, beta: Number, alpha: Number) -> Self:
+        check_numbers(name, x)
+        check_scalars(name, beta=beta, alpha=alpha)
+        whole = self.array.dtype.kind != "f"
+        if whole and (isinstance(beta, float) or isinstance(alpha, float)):
+            raise TypeError(
+                f"{name}: beta and alpha must be integers for tensors of {self.array.dtype}, "
+                f"got {beta} and {alpha}"
+            )
+        shape = (*x.array.shape[:-1], y.array.shape[-1])
+        if not broadcasts_to(tuple(self.array.shape), shape):
+            raise ValueError(
+                f"{name}: shape {tuple(self.array.shape)} does not broadcast to {shape}, that of "
+                "the product"
+            )
+        product: Any = matmul(x, y)
+        product = product if alpha == 1 else product * alpha
+        if beta == 0:
+            return where(scalar(self, False), self, product)
+        return product + (self if beta == 1 else self * beta)
+
+    # ---- pointwise
+
+    def reciprocal(self) -> Self:
+        """1 / x. Integers and booleans become float32 first."""
+        return 1 / self
+
+    def rsqrt(self) -> Self:
+        """1 / √x. Integers and booleans become float32 first."""
+        return 1 / self.sqrt()
+
+    def clamp_min(self, min: Any) -> Self:
+        """``x`` where it is at least ``min``, a tensor or a number, else that. See ``clamp``."""
+        return self.clamp(min, None)
+
+    def clamp_max(self, max: Any) -> Self:
+        """``x`` where it is at most ``max``, a tensor or a number, else that. See ``clamp``."""
+        return self.clamp(None, max)
+
+    def where(self, condition: Any, other: Any) -> Self:
+        """``x`` where the boolean ``condition`` holds, else ``other``; the three are broadcast.
+
+        ``other`` is a tensor or a number. TypeError for a condition that is not boolean.
+        """
+        return where(condition, self, other)
+
+    def masked_fill(self, mask: Any, value: Any) -> Self:
+        """``value`` where the boolean ``mask`` holds, else ``x``, of the dtype of ``x``.
+
+        ``mask`` and ``x`` are broadcast; ``value`` is a number or a 0-d tensor. TypeError for a
+        mask that is not boolean, ValueError for more than one value, OverflowError for a number
+        that the dtype does not hold.
+        """
+        value, dtype = operand("masked_fill", self, value), self.array.dtype
+        number = not isinstance(value, Value)
+        fit("masked_fill", "mask bool (…), value? ()", mask, None if number else value)
+        _check_broadcast("masked_fill", self, mask)
+        value = held("masked_fill", value, dtype) if number else cast(value, dtype)
+        return where(mask, value, self)
+
+    def logical_not(self) -> Self:
+        """Whether x is 0: boolean."""
+        return self.eq(0)
+
+    def logical_and(self, other: Any) -> Self:
+        """Whether neither x nor ``other`` is 0; the two are broadcast."""
+        x, y = self._truths("logical_and", other)
+        return x & y
+
+    def logical_or(self, other: Any) -> Self:
+        """Whether x, ``other`` or both are not 0; the two are broadcast."""
+        x, y = self._truths("logical_or", other)
+        return x | y
+
+    def logical_xor(self, other: Any) -> Self:
+        """Whether one of x and ``other`` is not 0; the two are broadcast."""
+        x, y = self._truths("logical_xor", other)
+        return x ^ y
+
+    def _truths(self, name: str, other: Any) -> tuple[Any, Any]:
+        other = operand(name, self, other)
+        _check_broadcast(name, self, other)
+        return self.ne(0), other != 0
+
+
+def _check_broadcast(name: str, *values: Any) -> None:
+    shapes = [tuple(x.array.shape) for x in values if isinstance(x, Value)]
+    if not broadcasts(shapes):
+        raise ValueError(f"{name}: shapes {' and '.join(map(str, shapes))} do not broadcast")

@@ -1,0 +1,51 @@
+"""What the contract says of each kernel, read from its definition in ``kernels.Backend``."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import cache
+
+from tinygrad_mnist.kernels import Backend
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What the contract says of a kernel, read from its definition."""
+
+    name: str
+    kind: str  # "plain", "elementwise", "view" or "inplace"
+    inputs: tuple[str, ...]  # positional parameters: arrays
+    variadic: bool  # whether the one in inputs stands for any number of arrays
+    static: tuple[str, ...]  # keyword parameters, without out
+    writes: tuple[str, ...]  # the inputs an in-place kernel writes
+
+
+_NOT_KERNELS = frozenset({"unusable", "asarray", "to_numpy", "check_index"})
+
+
+@cache
+def spec(name: str) -> Spec:
+    """The contract's entry for the kernel ``name``; KeyError if there is none."""
+    if name not in kernel_names():
+        raise KeyError(f"the contract has no kernel {name!r}; see tinygrad_mnist/kernels.py")
+    kernel = getattr(Backend, name)
+    parameters = list(inspect.signature(kernel).parameters.values())[1:]
+    return Spec(
+        name=name,
+        kind=getattr(kernel, "kind", "plain"),
+        inputs=tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY),
+        variadic=any(p.kind is p.VAR_POSITIONAL for p in parameters),
+        static=tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "out"),
+        writes=getattr(kernel, "writes", ()),
+    )
+
+
+@cache
+def kernel_names() -> tuple[str, ...]:
+    """Every kernel of the contract, in the order of its definition."""
+    return tuple(
+        name
+        for name, value in vars(Backend).items()
+        if not name.startswith("_") and callable(value) and name not in _NOT_KERNELS
+    )

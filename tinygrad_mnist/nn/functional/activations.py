@@ -1,0 +1,129 @@
+"""Activations: functions of each element, and softmin."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tinygrad_mnist.checks import check_scalars, checked_dim, fit
+from tinygrad_mnist.ops.pointwise import where
+from tinygrad_mnist.tensor import Tensor
+
+
+def softmin(input: Tensor, dim: int) -> Tensor:
+    """e⁻ˣ / Σ e⁻ˣ along ``dim``: softmax(−x).
+
+    TypeError for others than floats, IndexError for a dim that is not there.
+    """
+    _check("softmin", input)
+    checked_dim("softmin", dim, input.ndim)
+    return (-input).softmax(dim)
+
+
+def logsigmoid(input: Tensor) -> Tensor:
+    """log(1 / (1 + e⁻ˣ)), exact at both ends. TypeError for others than floats."""
+    _check("logsigmoid", input)
+    return -_log1p_exp(-input)
+
+
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """log(1 + e^(beta·x)) / beta, and x itself where beta·x > ``threshold``.
+
+    TypeError for others than floats. Dugas et al. 2001.
+    """
+    _check("softplus", input, beta=beta, threshold=threshold)
+    scaled = input * beta
+    return where(scaled > threshold, input, _log1p_exp(scaled) / beta)
+
+
+def _log1p_exp(x: Tensor) -> Tensor:
+    """log(1 + eˣ) = max(x, 0) + log(1 + e^−|x|): no power overflows."""
+    top = x.relu()
+    size = x.clamp(max=0.0) - top  # −|x|, but of slope 1 at 0, where the top's is 0: a smooth sum
+    return top + size.exp().log1p()
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """x where x > 0, else negative_slope · x, which is also the slope at 0.
+
+    TypeError for others than floats. Maas, Hannun, Ng 2013.
+    """
+    _check("leaky_relu", input, negative_slope=negative_slope)
+    return input.relu() + input.clamp(max=0.0) * negative_slope
+
+
+def elu(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """x where x > 0, else alpha · (eˣ − 1); the slope at 0 is alpha.
+
+    TypeError for others than floats. Clevert, Unterthiner, Hochreiter 2015.
+    """
+    _check("elu", input, alpha=alpha)
+    return input.relu() + input.clamp(max=0.0).expm1() * alpha
+
+
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """x · Φ(x), with Φ(x) = (1 + erf(x/√2)) / 2 the normal distribution.
+
+    ``approximate="tanh"``: Φ(x) ≈ (1 + tanh(√(2/π) · (x + 0.044715·x³))) / 2. ValueError for
+    another word, TypeError for others than floats. Hendrycks, Gimpel 2016.
+    """
+    _check("gelu", input)
+    if approximate == "none":
+        wave = (input * math.sqrt(0.5)).erf()
+    elif approximate == "tanh":
+        cubic = input * (1 + 0.044715 * input.square())
+        wave = (math.sqrt(2 / math.pi) * cubic).tanh()
+    else:
+        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+    return 0.5 * input * (1 + wave)
+
+
+def silu(input: Tensor) -> Tensor:
+    """x · sigmoid(x), also called swish. TypeError for others than floats.
+
+    Elfwing, Uchibe, Doya 2017.
+    """
+    _check("silu", input)
+    return input * input.sigmoid()
+
+
+def mish(input: Tensor) -> Tensor:
+    """x · tanh(log(1 + eˣ)). TypeError for others than floats. Misra 2019."""
+    _check("mish", input)
+    return input * _log1p_exp(input).tanh()
+
+
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    """x between the bounds, at which the slope is 0 already.
+
+    The bounds of integers are cut to integers. ValueError for min_val > max_val, TypeError for
+    booleans, and for unsigned integers with a negative bound. Collobert 2004.
+    """
+    return _limited("hardtanh", input, min_val, max_val)
+
+
+def relu6(input: Tensor) -> Tensor:
+    """min(max(x, 0), 6); its slope at 0 and at 6 is 0.
+
+    TypeError for booleans. Krizhevsky 2010.
+    """
+    return _limited("relu6", input, 0.0, 6.0)
+
+
+def _limited(name: str, x: Tensor, low: float, high: float) -> Tensor:
+    fit(name, "input (…)", x)
+    check_scalars(name, min_val=low, max_val=high)
+    kind = x.dtype.kind
+    if kind == "b" or (kind == "u" and min(low, high) < 0):
+        raise TypeError(f"{name}: expected floats or integers of both signs, got {x.dtype}")
+    if low > high:
+        raise ValueError(f"{name}: expected min_val <= max_val, got {low} and {high}")
+    if kind != "f":
+        low, high = int(low), int(high)
+    inside = (x > low) & (x < high)
+    return where(inside, x, x.detach().clamp(low, high))
+
+
+def _check(name: str, x: Any, **numbers: Any) -> None:
+    fit(name, "input float (…)", x)
+    check_scalars(name, **numbers)

@@ -1,0 +1,73 @@
+"""Checks of the settings of convolution and pooling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygrad_mnist.checks import checked_integer
+from tinygrad_mnist.kernels import Pair, Shape, convolved
+
+
+def pair(name: str, what: str, value: Any, least: int) -> Pair:
+    """A number, or one or two of them as a sequence, as a pair.
+
+    ValueError for anything else, or a number below ``least``.
+    """
+    found = tuple(value) if isinstance(value, tuple | list) else (value,)
+    found = found * 2 if len(found) == 1 else found
+    whole = all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in found)
+    if not whole or len(found) != 2 or min(found) < least:
+        raise ValueError(
+            f"{name}: {what} must be an integer of at least {least} or a pair, got {value!r}"
+        )
+    return int(found[0]), int(found[1])
+
+
+def pooling(
+    name: str, kernel_size: int | Pair, stride: int | Pair | None, padding: int | Pair
+) -> tuple[Pair, Pair, Pair]:
+    """A pooling's kernel size, stride and padding, checked, as pairs."""
+    size = pair(name, "kernel_size", kernel_size, 1)
+    step = size if stride is None else pair(name, "stride", stride, 1)
+    margin = pair(name, "padding", padding, 0)
+    if any(2 * m > s for m, s in zip(margin, size, strict=True)):
+        raise ValueError(f"{name}: padding {margin} is above half of kernel_size {size}")
+    return size, step, margin
+
+
+def check_groups(name: str, groups: int, shape: Shape, weight: Shape) -> None:
+    """ValueError where ``weight`` (O, I, …) does not take x of ``shape`` (N, C, …) in groups.
+
+    TypeError for groups that are no integer.
+    """
+    if checked_integer(name, "groups", groups) < 1 or weight[0] % groups:
+        raise ValueError(f"{name}: weight of shape {tuple(weight)} does not form groups={groups}")
+    if shape[1] != weight[1] * groups:
+        raise ValueError(
+            f"{name}: weight of shape {tuple(weight)} with groups={groups} takes "
+            f"{weight[1] * groups} channels, got x of shape {tuple(shape)}"
+        )
+
+
+def check_window(
+    name: str,
+    x: Any,
+    size: Any,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    over: Pair = (0, 0),
+) -> None:
+    """ValueError where a window is larger than the padded image, or one of them is empty.
+
+    ``over``: how much farther than the padding the last windows may reach.
+    """
+    height, width = x.array.shape[2:]
+    padded = (height + 2 * padding[0] + over[0], width + 2 * padding[1] + over[1])
+    if min(height, width, *size, *convolved(padded, size, stride, dilation)) < 1:
+        raise ValueError(
+            f"{name}: a window of {tuple(size)} (dilation {dilation}) is empty or larger than the "
+            f"padded image of {padded}, x has shape {tuple(x.array.shape)}"
+        )
