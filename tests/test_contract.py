@@ -51,9 +51,24 @@ def _look(x: Any) -> Any:
     return (x.shape, str(x.dtype), x.strides) if hasattr(x, "shape") else x
 
 
-@cache
 def collected(backend: Backend) -> dict[str, list[Call]]:
     """What the op table calls on ``backend``: forward, backward and once more."""
+    found = _collected(backend)
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+@cache
+def _collected(backend: Backend) -> dict[str, list[Call]] | Exception:
+    """The calls, or what went wrong: once for all the tests that want them."""
+    try:
+        return _calls(backend)
+    except Exception as error:  # noqa: BLE001  raised again by each test
+        return error
+
+
+def _calls(backend: Backend) -> dict[str, list[Call]]:
     collector = Collector()
     with observe(collector), np.errstate(over="ignore", under="ignore"):
         for row in ROWS:

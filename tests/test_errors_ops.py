@@ -5,10 +5,13 @@ A device may report a label out of range only when it is next waited for; the st
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import errors
 import numpy as np
 import pytest
 from strict_backend import StrictBackend
@@ -233,6 +236,54 @@ def test_error(wrong: Wrong, backend: Backend) -> None:
     with pytest.raises(wrong.error, match=wrong.says) as caught:
         wrong.attempt(make)
     assert caught.type is wrong.error
+
+
+# ---- every op
+
+
+@pytest.mark.parametrize("op", sorted({case.op for case in errors.CASES}))
+def test_bad_input(op: str, backend: Backend) -> None:
+    """Each line of ``errors``: the type of error, and in one line the op and what was found."""
+    complaints = [_complaint(case, backend) for case in errors.CASES if case.op == op]
+    assert not any(complaints), "\n".join(filter(None, complaints))
+
+
+def _complaint(case: errors.Bad, backend: Backend) -> str:
+    """What is wrong with the error of a call; nothing where it is as stated."""
+    try:
+        result = case.attempt(errors.Maker(backend))
+        _look(result)
+    except Exception as error:  # noqa: BLE001  the wrong type is what is looked for
+        words = (case.op, case.op.rstrip("_"), *errors.SHOWN.get(case.op.rstrip("_"), ()))
+        words += errors.SHOWN.get(case.op, ())
+        found = str(error)
+        named = any(re.search(rf"(?<![a-z]){re.escape(w)}(?![a-z])", found) for w in words)
+        lacking = [text for text in case.says if text not in found]
+        if type(error) is case.error and named and not lacking and "\n" not in found:
+            return ""
+        return f"{type(error).__name__}: {found}  (expected {case.error.__name__}, {case.says})"
+    finally:
+        with suppress(IndexError):  # a device's, which another error came before
+            tg.zeros(backend=backend).item()
+    return f"no error but {result!r}  (expected {case.error.__name__}, {case.says})"
+
+
+def _look(x: Any) -> None:
+    """Have the values of a result, for which a device reports what it found out of range."""
+    if isinstance(x, Tensor):
+        x.tolist()
+    elif isinstance(x, tuple | list):
+        for part in x:
+            _look(part)
+
+
+def test_every_op_has_bad_input() -> None:
+    """But for those of which it is said why they cannot fail."""
+    stated, ops = {case.op for case in errors.CASES}, errors.public_ops().values()
+    names = set().union(*ops)
+    assert stated <= names and errors.CANNOT_FAIL.keys() <= names
+    assert not stated & errors.CANNOT_FAIL.keys()
+    assert [op for op in ops if not op & (stated | errors.CANNOT_FAIL.keys())] == []
 
 
 # ---- indices, which a device may check late

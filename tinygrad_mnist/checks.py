@@ -57,6 +57,12 @@ def no_tensor(name: str, what: str, x: Any) -> TypeError:
     )
 
 
+def shown(x: Any) -> str:
+    """``x`` as an error says it: in one line, and without looking at a tensor's values."""
+    found = f"a tensor of shape {tuple(x.array.shape)}" if isinstance(x, Value) else repr(x)
+    return " ".join(found.split())
+
+
 def listed(name: str, tensors: Any) -> list[Any]:
     """A list or tuple of tensors, at least one; else ValueError, or TypeError for what is none."""
     if not isinstance(tensors, tuple | list):
@@ -85,7 +91,7 @@ def check_scalars(name: str, **settings: Any) -> None:
 def checked_integer(name: str, what: str, x: Any) -> int:
     """``x`` as Python's int; TypeError for what is no integer, a bool included."""
     if type(x) is not int and not isinstance(x, np.integer):
-        raise TypeError(f"{name}: {what} must be an integer, got {x!r}")
+        raise TypeError(f"{name}: {what} must be an integer, got {shown(x)}")
     return int(x)
 
 
@@ -144,17 +150,17 @@ def _sizes_fit(sizes: tuple[str, ...], shape: Shape, known: dict[str, int]) -> b
 # ---- dtypes
 
 
-def checked_dtype(dtype: Any, name: str = "") -> np.dtype:
+def checked_dtype(dtype: Any, name: str) -> np.dtype:
     """``dtype`` (a NumPy dtype, its name, or Python's bool, int, float) as one of the supported.
 
-    TypeError for others, which begins with ``name``.
+    TypeError for others.
     """
     if isinstance(dtype, type) and dtype in _PYTHON:
         return _PYTHON[dtype]
     try:
         found = np.dtype(dtype)
     except TypeError as error:
-        raise _no_dtype(name, f"{dtype!r} is no dtype") from error
+        raise _no_dtype(name, f"{shown(dtype)} is no dtype") from error
     if found not in DTYPES:
         raise _no_dtype(name, f"the dtype {found} is not supported")
     return found
@@ -165,10 +171,8 @@ def held(name: str, x: Any, dtype: np.dtype) -> Any:
 
     OverflowError where it is too large for it.
     """
-    if dtype.kind == "f":
-        return x
-    if dtype.kind == "b":
-        return bool(x)
+    if dtype.kind in "bf":
+        return bool(x) if dtype.kind == "b" else x
     limits = np.iinfo(dtype)
     if not math.isfinite(x) or not limits.min <= int(x) <= limits.max:
         raise OverflowError(f"{name}: {x} does not fit the tensor's dtype {dtype}")
@@ -176,8 +180,7 @@ def held(name: str, x: Any, dtype: np.dtype) -> Any:
 
 
 def _no_dtype(name: str, what: str) -> TypeError:
-    known = ", ".join(map(str, DTYPES))
-    return TypeError(f"{name}: {what}; expected one of {known}".removeprefix(": "))
+    return TypeError(f"{name}: {what}; expected one of {', '.join(map(str, DTYPES))}")
 
 
 # ---- dims and shapes
@@ -211,16 +214,16 @@ def checked_dims(name: str, dim: Any, ndim: int) -> tuple[int, ...]:
     return dims if ndim else ()
 
 
-def shape_of(args: tuple[Any, ...], name: str = "") -> Shape:
+def shape_of(args: tuple[Any, ...], name: str) -> Shape:
     """``f(2, 3)`` and ``f((2, 3))`` alike: the sizes as a tuple. TypeError for non-integers."""
     sizes = args[0] if len(args) == 1 and isinstance(args[0], tuple | list) else args
     for size in sizes:
         if type(size) is not int and not isinstance(size, np.integer):
-            of = f"{name}: " if name else ""
-            raise TypeError(f"{of}a shape is made of integers, got {size!r}")
+            raise TypeError(f"{name}: a shape is made of integers, got {shown(size)}")
     return tuple([int(size) for size in sizes])
 
 
+@lru_cache(maxsize=4096)
 def filled_in(name: str, shape: Shape, old: Shape) -> Shape:
     """``shape`` with its -1 replaced. ValueError where it does not hold what ``old`` holds."""
     size = math.prod(old)

@@ -16,7 +16,15 @@ import numpy as np
 from tinygrad_mnist import random
 from tinygrad_mnist.autograd.graph import wrap
 from tinygrad_mnist.backend import resolve
-from tinygrad_mnist.checks import FLOAT, INT, checked_dtype, checked_integer, no_tensor, shape_of
+from tinygrad_mnist.checks import (
+    FLOAT,
+    INT,
+    checked_dtype,
+    checked_integer,
+    no_tensor,
+    shape_of,
+    shown,
+)
 from tinygrad_mnist.dispatch import call
 from tinygrad_mnist.in_place import normal, uniform
 from tinygrad_mnist.kernels import Shape
@@ -176,10 +184,8 @@ def randint(
         high, size = None, high
     if size is None:
         raise TypeError("randint: expected a size, as in randint(0, 10, (2, 3))")
-    first, last = (0, low) if high is None else (low, high)
-    for bound in (first, last):
-        if not isinstance(bound, int | np.integer) or isinstance(bound, bool):
-            raise TypeError(f"randint: low and high must be integers, got {bound!r}")
+    bounds = (0, low) if high is None else (low, high)
+    first, last = (checked_integer("randint", "a bound", bound) for bound in bounds)
     if not 0 < last - first <= 2**32:
         raise ValueError(f"randint: expected 0 < high - low ≤ 2**32, got {first} and {last}")
     shape, kind = _sizes("randint", (size,)), checked_dtype(dtype or INT, "randint")
@@ -240,7 +246,7 @@ def _sizes(name: str, size: tuple[Any, ...]) -> Shape:
 def _number(name: str, what: str, x: Any, kind: np.dtype) -> Any:
     """A finite number as Python's float or int, whichever ``kind`` is."""
     if not isinstance(x, int | float | np.integer | np.floating):
-        raise TypeError(f"{name}: {what} must be a number, got {x!r}")
+        raise TypeError(f"{name}: {what} must be a number, got {shown(x)}")
     if not math.isfinite(x):
         raise ValueError(f"{name}: {what} must be finite, got {x}")
     return float(x) if kind.kind == "f" else int(x)
@@ -260,7 +266,7 @@ def _full(
     name: str, size: tuple[Any, ...], value: Any, dtype: Any, requires_grad: bool, backend: Any
 ) -> Tensor:
     if not isinstance(value, int | float | np.integer | np.floating | np.bool_):
-        raise TypeError(f"{name}: fill_value must be a number, got {value!r}")
+        raise TypeError(f"{name}: fill_value must be a number, got {shown(value)}")
     kind = checked_dtype(dtype or type(value), name)
     _check_holds(name, kind, value)
     static = {"shape": _sizes(name, size), "value": value, "dtype": kind}

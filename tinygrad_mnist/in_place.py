@@ -14,7 +14,7 @@ import numpy as np
 
 from tinygrad_mnist import random
 from tinygrad_mnist.autograd.graph import Value, broadcasts_to, is_grad_enabled, no_grad, wrap
-from tinygrad_mnist.checks import check_scalars, held, no_tensor
+from tinygrad_mnist.checks import check_scalars, held, no_tensor, shown
 from tinygrad_mnist.composed.algebra import Algebra
 from tinygrad_mnist.contract import spec
 from tinygrad_mnist.dispatch import call
@@ -75,7 +75,7 @@ class InPlace(Algebra):
         if isinstance(value, Value) and value.array.ndim == 0:
             return self.copy_(value)
         if not isinstance(value, int | float | np.integer | np.floating | np.bool_):
-            raise TypeError(f"fill_: expected a number or a 0-d tensor, got {value!r}")
+            raise TypeError(f"fill_: expected a number or a 0-d tensor, got {shown(value)}")
         return self._filled("fill_", value)
 
     def zero_(self) -> Self:

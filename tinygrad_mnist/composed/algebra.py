@@ -9,7 +9,7 @@ from tinygrad_mnist.autograd.record import broadcasts
 from tinygrad_mnist.checks import check_numbers, check_scalars, fit, held
 from tinygrad_mnist.composed.statistics import Statistics
 from tinygrad_mnist.ops.pointwise import where
-from tinygrad_mnist.ops.products import matmul
+from tinygrad_mnist.ops.products import matmul, product
 from tinygrad_mnist.ops.table import Number, cast, operand, scalar
 
 
@@ -27,7 +27,7 @@ class Algebra(Statistics):
         """
         fit("mm", "x (n, k), mat2 (k, m)", self, mat2)
         check_numbers("mm", self)
-        return matmul(self, mat2)
+        return product(self, mat2)
 
     def bmm(self, mat2: Self) -> Self:
         """The products of a batch of matrices, (b, n, k) and (b, k, m): (b, n, m).
@@ -36,7 +36,7 @@ class Algebra(Statistics):
         """
         fit("bmm", "x (b, n, k), mat2 (b, k, m)", self, mat2)
         check_numbers("bmm", self)
-        return matmul(self, mat2)
+        return product(self, mat2)
 
     def mv(self, vec: Self) -> Self:
         """A matrix (n, k) times a vector (k): (n).
@@ -45,7 +45,7 @@ class Algebra(Statistics):
         """
         fit("mv", "x (n, k), vec (k)", self, vec)
         check_numbers("mv", self)
-        return matmul(self, vec)
+        return product(self, vec)
 
     def dot(self, tensor: Self) -> Self:
         """Σ xᵢ·yᵢ of two vectors (n), 0-d.
@@ -54,7 +54,7 @@ class Algebra(Statistics):
         """
         fit("dot", "x (n), tensor (n)", self, tensor)
         check_numbers("dot", self)
-        return matmul(self, tensor)
+        return product(self, tensor)
 
     def outer(self, vec2: Self) -> Self:
         """xᵢ·yⱼ of two vectors (n) and (m): (n, m); dtypes are promoted.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from tinygrad_mnist.checks import (
     fit,
     listed,
     shape_of,
+    shown,
 )
 from tinygrad_mnist.composed.selections import Selections
 from tinygrad_mnist.kernels import Pair, Shape
@@ -93,13 +95,13 @@ class Arrangements(Selections):
         given, wanted = _several(source), _several(destination)
         if len(given) != len(wanted):
             raise ValueError(
-                f"movedim: expected as many dims in source as in destination, got {source} "
-                f"and {destination}"
+                f"movedim: expected as many dims in source as in destination, got {shown(source)} "
+                f"and {shown(destination)}"
             )
         old = checked_dims("movedim", given, ndim)
         moved = dict(zip(checked_dims("movedim", wanted, ndim), old, strict=True))
         rest = iter([d for d in range(ndim) if d not in old])
-        return self.permute([moved[d] if d in moved else next(rest) for d in range(ndim)])
+        return self._turned(tuple([moved[d] if d in moved else next(rest) for d in range(ndim)]))
 
     # ---- the same elements several times
 
@@ -140,7 +142,9 @@ class Arrangements(Selections):
             sizes = shape_of((split_size,), "split")
         else:
             each = checked_integer("split", "split_size", split_size)
-            sizes = _pieces(size, each) if each > 0 else (each,)
+            if each > 0:
+                return cut(self, _pieces(size, each), at)
+            sizes = (each,)
         if min(sizes, default=0) < 0 or sum(sizes) != size:
             raise ValueError(f"split: a dim of size {size} does not split into {split_size}")
         return cut(self, sizes, at)
@@ -212,7 +216,9 @@ class Arrangements(Selections):
         if not along and len(steps) == 1:
             return self.reshape(-1).roll(steps, 0).reshape(self.array.shape)
         if len(steps) != len(along) or not steps:
-            raise ValueError(f"roll: expected one shift for each dim, got {shifts} and {dims}")
+            raise ValueError(
+                f"roll: expected one shift for each dim, got {shown(shifts)} and {shown(dims)}"
+            )
         moved = self
         for step, dim in zip(steps, along, strict=True):
             at = self._own_dim("roll", dim)
@@ -280,7 +286,7 @@ def pad(input: Any, pad: Sequence[int], mode: str = "constant", value: float | N
     fit("pad", "input (…)", input)
     margins = _margins(tuple(input.array.shape), pad)
     if mode not in MODES:
-        raise ValueError(f"pad: expected a mode of {', '.join(MODES)}, got {mode!r}")
+        raise ValueError(f"pad: expected a mode of {', '.join(MODES)}, got {shown(mode)}")
     if mode == "constant":
         return _framed(_cropped(input, margins), margins, _filling(input, value))
     if value:
@@ -391,6 +397,7 @@ def _along(dim: int, index: int | slice) -> tuple[Any, ...]:
     return (*(slice(None),) * dim, index)
 
 
+@lru_cache(maxsize=4096)
 def _pieces(size: int, each: int) -> Shape:
     """``size`` in parts of ``each``, the last one smaller; of size 0 a single one."""
     whole = (each,) * (size // each) if size else (0,)

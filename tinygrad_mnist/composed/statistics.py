@@ -16,6 +16,7 @@ from tinygrad_mnist.checks import (
     checked_integer,
     fit,
     shape_of,
+    shown,
 )
 from tinygrad_mnist.composed.arrangements import Arrangements
 from tinygrad_mnist.ops.pointwise import where
@@ -98,7 +99,7 @@ class Statistics(Arrangements):
         if both or not isinstance(unbiased, bool | None) or not isinstance(correction, Real | None):
             raise TypeError(
                 f"{name}: expected unbiased as a bool or correction as a number, got "
-                f"unbiased={unbiased!r}, correction={correction!r}"
+                f"unbiased={shown(unbiased)}, correction={shown(correction)}"
             )
         if correction is None:
             correction = 1 if unbiased is None else int(unbiased)
@@ -120,7 +121,7 @@ class Statistics(Arrangements):
         fit("norm", "x float (…)", self)
         p = 2 if p is None or p == "fro" else p
         if not isinstance(p, Real) or p != p:
-            raise ValueError(f'norm: p must be a number, "fro" or None, got {p!r}')
+            raise ValueError(f'norm: p must be a number, "fro" or None, got {shown(p)}')
         power = float(p)
         dims = checked_dims("norm", dim, self.array.ndim)
         if power < 0 or power == math.inf:

@@ -11,6 +11,7 @@ from tinygrad_mnist.checks import fit
 from tinygrad_mnist.ops.table import (
     T,
     binary,
+    operand,
     operands,
     reflected,
     rounding,
@@ -45,7 +46,8 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     """
     fit("where", "condition bool (…)", condition)
     if not isinstance(x, Value) and not isinstance(y, Value):
-        y = scalar(condition, y)
+        y = operand("where", condition, y)
+        y = y if isinstance(y, Value) else scalar(condition, y)
     if not (isinstance(x, Value) and isinstance(y, Value) and x.array.dtype is y.array.dtype):
         x, y = operands("where", x, y)
     return record(_WHERE, (condition, x, y))

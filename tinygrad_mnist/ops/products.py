@@ -26,7 +26,7 @@ _MATMUL = define(
 _LINEAR: Op = define(
     "linear",
     {
-        "x": lambda dY, weight: _matmul(dY, weight),
+        "x": lambda dY, weight: product(dY, weight),
         "weight": lambda dY, x: record(_LINEAR_DW, (dY, x)),
         "bias": lambda dY: dY,
     },
@@ -35,24 +35,25 @@ _LINEAR_DW: Op = define(
     "linear_dw",
     {
         "dY": lambda dZ, x: record(_LINEAR, (x, dZ)),
-        "x": lambda dZ, dY: _matmul(dY, dZ),
+        "x": lambda dZ, dY: product(dY, dZ),
     },
 )
 
 
-def _matmul(x: Any, y: Any) -> Any:
+def product(x: Any, y: Any) -> Any:
+    """``matmul`` of operands that fit, of at most 2 dims or of batches alike."""
     return record(_MATMUL, (x, y))
 
 
 def _matmul_dx(dZ: Any, y: Any, shape: Shape) -> Any:
     if y.array.ndim == 1:
         return dZ.unsqueeze(-1) * y
-    return _matmul(y, dZ) if len(shape) == 1 else _matmul(dZ, y.mT)
+    return product(y, dZ) if len(shape) == 1 else product(dZ, y.mT)
 
 
 def _matmul_dy(dZ: Any, x: Any, shape: Shape) -> Any:
     if x.array.ndim > 1:
-        return _matmul(x.mT, dZ)
+        return product(x.mT, dZ)
     return x * dZ if len(shape) == 1 else x.unsqueeze(1) * dZ
 
 
@@ -76,13 +77,13 @@ def matmul(x: Any, y: Any) -> Any:
             "sizes must be equal or 1"
         )
     if len(a) <= 2 and len(b) <= 2:
-        return _matmul(x, y)
+        return product(x, y)
     if len(b) <= 2:  # one product of all rows, not one per matrix
         rows = x.reshape(math.prod(a[:-1]), a[-1])
-        return _matmul(rows, y).reshape((*a[:-1], *b[1:]))
+        return product(rows, y).reshape((*a[:-1], *b[1:]))
     if len(a) == 1:
-        return _matmul(x.reshape(1, -1), y).reshape((*b[:-2], b[-1]))
-    return _matmul(x, y)
+        return product(x.reshape(1, -1), y).reshape((*b[:-2], b[-1]))
+    return product(x, y)
 
 
 def linear(x: T, weight: T, bias: T | None = None) -> T:

@@ -117,7 +117,7 @@ class Shapes(Pointwise):
         """
         sizes = filled_in("reshape", shape_of((shape, *more), "reshape"), self.array.shape)
         x = self if lies_as(self.array, sizes) else self.clone()
-        return record(_RESHAPE, (x,), {"shape": sizes})
+        return x._seen_as(sizes)
 
     def permute(self, dims: Any = (), *more: int) -> Self:
         """The dims in another order: a view. ValueError where ``dims`` is not each dim once."""
@@ -125,6 +125,10 @@ class Shapes(Pointwise):
         order = tuple([checked_dim("permute", d, ndim) for d in dims_of((dims, *more))])
         if sorted(order) != list(range(ndim)):
             raise ValueError(f"permute: dims {order} are not each of the {ndim} dims once")
+        return self._turned(order)
+
+    def _turned(self, order: Shape) -> Self:
+        """``permute`` to an order that is known to be one."""
         return record(_PERMUTE, (self,), {"dims": order})
 
     @property
@@ -139,11 +143,9 @@ class Shapes(Pointwise):
         """Repeated to a shape that is known to fit, a view."""
         return record(_EXPAND, (self,), {"shape": shape})
 
-    def unsqueeze(self, dim: int) -> Self:
-        """With a new dim of size 1 at ``dim``: a view."""
-        shape = self.array.shape
-        at = checked_dim("unsqueeze", dim, len(shape) + 1)
-        return record(_RESHAPE, (self,), {"shape": (*shape[:at], 1, *shape[at:])})
+    def _seen_as(self, shape: Shape) -> Self:
+        """``reshape`` to a shape as which its elements are known to lie."""
+        return record(_RESHAPE, (self,), {"shape": shape})
 
     def clone(self) -> Self:
         """A contiguous copy with the same gradient."""

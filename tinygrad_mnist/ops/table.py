@@ -10,7 +10,7 @@ import numpy as np
 
 from tinygrad_mnist.autograd.graph import Value, wrap
 from tinygrad_mnist.autograd.record import Op, define, filled, record
-from tinygrad_mnist.checks import BOOL, FLOAT, INT, checked_dtype, kind_names, no_tensor
+from tinygrad_mnist.checks import BOOL, FLOAT, INT, checked_dtype, held, kind_names, no_tensor
 from tinygrad_mnist.dispatch import call
 from tinygrad_mnist.kernels import Shape
 
@@ -155,15 +155,10 @@ def operand(name: str, like: Value, x: Any) -> Any:
 def _with_number(name: str, dtype: np.dtype, number: Any) -> np.dtype:
     rank = 0 if isinstance(number, bool) else 1 if isinstance(number, int) else 2
     if rank > _RANK[dtype.kind]:
-        return INT if rank == 1 else FLOAT
-    if rank == 1 and dtype.kind in "iu" and not _holds(dtype, number) and name not in COMPARISONS:
-        raise OverflowError(f"{name}: {number} does not fit the tensor's dtype {dtype}")
+        dtype = INT if rank == 1 else FLOAT
+    if rank == 1 and dtype.kind in "iu" and name not in COMPARISONS:
+        held(name, number, dtype)
     return dtype
-
-
-def _holds(dtype: np.dtype, number: int) -> bool:
-    limits = np.iinfo(dtype)
-    return bool(limits.min <= number <= limits.max)
 
 
 def scalar(like: Value, number: Number) -> Any:
@@ -190,6 +185,9 @@ def range_like(x: T, size: int, start: int = 0, step: int = 1) -> T:
 
 def promoted(values: list[T]) -> list[T]:
     """All of the dtype in which they meet."""
+    first = values[0].array.dtype
+    if all(x.array.dtype is first for x in values):
+        return values
     dtype = result_dtype(*values)
     return [cast(x, dtype) for x in values]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tinygrad_mnist.checks import check_scalars, checked_dim, fit
+from tinygrad_mnist.checks import check_scalars, checked_dim, fit, shown
 from tinygrad_mnist.ops.pointwise import where
 from tinygrad_mnist.tensor import Tensor
 
@@ -74,7 +74,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
         cubic = input * (1 + 0.044715 * input.square())
         wave = (math.sqrt(2 / math.pi) * cubic).tanh()
     else:
-        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {shown(approximate)}")
     return 0.5 * input * (1 + wave)
 
 

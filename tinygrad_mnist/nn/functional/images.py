@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tinygrad_mnist.autograd.graph import Value
-from tinygrad_mnist.checks import check_numbers, checked_integer, fit
+from tinygrad_mnist.checks import check_numbers, checked_integer, fit, shown
 from tinygrad_mnist.composed.arrangements import pad
 from tinygrad_mnist.kernels import Pair, convolved, lowest
 from tinygrad_mnist.nn.functional.windows import check_groups, check_window, pair, pooling
@@ -366,7 +366,7 @@ def _flat(x: Any) -> Any:
 def _single(what: str, value: Any, least: int) -> int:
     """A setting of conv1d: a number, alone or in a sequence."""
     if isinstance(value, tuple | list) and len(value) != 1:
-        raise ValueError(f"conv1d: {what} must be one integer, got {value!r}")
+        raise ValueError(f"conv1d: {what} must be one integer, got {shown(value)}")
     return pair("conv1d", what, value, least)[0]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinygrad_mnist.autograd.function import Function
 from tinygrad_mnist.autograd.graph import broadcasts_to
-from tinygrad_mnist.checks import INT, check_scalars, checked_integer, fit, no_tensor
+from tinygrad_mnist.checks import INT, check_scalars, checked_integer, fit, no_tensor, shown
 from tinygrad_mnist.ops import networks
 from tinygrad_mnist.ops.indexing import placed
 from tinygrad_mnist.ops.pointwise import where
@@ -381,7 +381,7 @@ def _check_reduction(name: str, reduction: str, *more: str) -> None:
     if reduction not in ("mean", "sum", "none", *more):
         others = "".join(f"{other!r}, " for other in more)
         raise ValueError(
-            f"{name}: reduction must be {others}'mean', 'sum' or 'none', got {reduction!r}"
+            f"{name}: reduction must be {others}'mean', 'sum' or 'none', got {shown(reduction)}"
         )
 
 

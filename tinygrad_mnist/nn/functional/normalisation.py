@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tinygrad_mnist.checks import check_scalars, checked_integer, fit, shape_of
+from tinygrad_mnist.checks import check_scalars, checked_integer, fit, shape_of, shown
 from tinygrad_mnist.kernels import Shape
 from tinygrad_mnist.ops import networks
 from tinygrad_mnist.ops.table import full_like
@@ -101,7 +101,9 @@ def layer_norm(
 
 def _checked_sizes(sizes: Sequence[int]) -> Shape:
     if not isinstance(sizes, tuple | list):
-        raise TypeError(f"layer_norm: normalized_shape must be a tuple of integers, got {sizes!r}")
+        raise TypeError(
+            f"layer_norm: normalized_shape must be a tuple of integers, got {shown(sizes)}"
+        )
     found = shape_of((sizes,), "layer_norm")
     if min(found, default=-1) < 0:
         raise ValueError(

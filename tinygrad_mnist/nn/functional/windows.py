@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from tinygrad_mnist.checks import checked_integer
+from tinygrad_mnist.checks import checked_integer, shown
 from tinygrad_mnist.kernels import Pair, Shape, convolved
 
 
@@ -15,14 +16,23 @@ def pair(name: str, what: str, value: Any, least: int) -> Pair:
 
     ValueError for anything else, or a number below ``least``.
     """
+    if type(value) is int and value >= least:
+        return value, value
+    plain = type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int
+    found: Pair | None = value if plain else _paired(value)
+    if found is None or min(found) < least:
+        raise ValueError(
+            f"{name}: {what} must be an integer of at least {least} or a pair, got {shown(value)}"
+        )
+    return found
+
+
+def _paired(value: Any) -> Pair | None:
+    """Two Python integers of whatever stands for them; None for what does not."""
     found = tuple(value) if isinstance(value, tuple | list) else (value,)
     found = found * 2 if len(found) == 1 else found
     whole = all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in found)
-    if not whole or len(found) != 2 or min(found) < least:
-        raise ValueError(
-            f"{name}: {what} must be an integer of at least {least} or a pair, got {value!r}"
-        )
-    return int(found[0]), int(found[1])
+    return (int(found[0]), int(found[1])) if whole and len(found) == 2 else None
 
 
 def pooling(
@@ -64,10 +74,16 @@ def check_window(
 
     ``over``: how much farther than the padding the last windows may reach.
     """
-    height, width = x.array.shape[2:]
-    padded = (height + 2 * padding[0] + over[0], width + 2 * padding[1] + over[1])
-    if min(height, width, *size, *convolved(padded, size, stride, dilation)) < 1:
+    shape = x.array.shape
+    padded = (shape[2] + 2 * padding[0] + over[0], shape[3] + 2 * padding[1] + over[1])
+    if _empty(shape, padded, size, stride, dilation):
         raise ValueError(
             f"{name}: a window of {tuple(size)} (dilation {dilation}) is empty or larger than the "
-            f"padded image of {padded}, x has shape {tuple(x.array.shape)}"
+            f"padded image of {padded}, x has shape {tuple(shape)}"
         )
+
+
+@lru_cache(maxsize=4096)
+def _empty(shape: Shape, padded: Pair, size: Pair, stride: Pair, dilation: Pair) -> bool:
+    """Whether there is nothing to see, or nothing to see it through."""
+    return min(*shape[2:], *size, *convolved(padded, size, stride, dilation)) < 1
