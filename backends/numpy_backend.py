@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinygrad_mnist.kernels import Array, Backend, Shape
+from tinygrad_mnist.kernels import MANY, Array, Backend, Shape, blocked
 
 
 class NumpyBackend(Backend):
@@ -24,4 +24,5 @@ class NumpyBackend(Backend):
 
     # np.sum is a wrapper in Python around this: 1.8 µs for 100 elements, and 0.9 without it.
     def sum(self, x: Array, *, dim: Shape, keepdim: bool, out: Array = None) -> Array:
+        x = blocked(np, x, dim) if x.size > MANY else x
         return np.add.reduce(x, dim, None, out, keepdim)  # type: ignore[call-overload]

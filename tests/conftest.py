@@ -11,6 +11,7 @@ from typing import Any
 
 import numba
 import numpy as np
+import parity
 import pytest
 from cases import ROWS
 from strict_backend import StrictBackend
@@ -85,7 +86,10 @@ def drawn() -> Counter[tuple[str, str, str]]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """How much the op table covered in this run."""
+    """How much the op table and the comparison with PyTorch covered in this run."""
+    if parity.summary():
+        terminalreporter.write_sep("-", "parity with PyTorch")
+        terminalreporter.write_line(parity.summary())
     if not _drawn:
         return
     backends = sorted({backend for _, backend, _ in _drawn})

@@ -46,8 +46,9 @@ LAYERS: list[set[str]] = [
     {"__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-# The engine. What is made of tensors alone (composed, creation, nn, …) is not part of it.
-CORE = ("kernels", "contract", "special", "checks", "ops", "tensor", "autograd", "jit")
+# The engine. What is made of tensors alone (composed, creation, nn, …) is not part of it, nor is
+# what NumPy lacks (special).
+CORE = ("kernels", "contract", "checks", "ops", "tensor", "autograd", "jit")
 CORE += ("dispatch", "backend", "config", "random")
 
 

@@ -310,6 +310,20 @@ def test_ties_share_the_gradient(backend: Backend) -> None:
     assert (x.grad.tolist(), y.grad.tolist()) == ([0.5, 0.5, 0], [0.5, 0.5, 1])
 
 
+def test_long_sums_keep_their_digits(backend: Backend) -> None:
+    """A million float32 rows: one after the other they would lose two digits."""
+    x = tg.full((1_000_000, 2), 0.1, backend=backend)
+    rows = tg.full((3, 100_000, 2), 0.1, backend=backend)
+    for found, expected in ((x.sum(0), 1e5), (x.mean(0), 0.1), (rows.sum(1), 1e4)):
+        np.testing.assert_allclose(on_host(found), expected, rtol=1e-5)
+    w = tg.zeros(2, backend=backend, requires_grad=True)
+    (x + w).sum().backward()
+    assert w.grad is not None
+    assert w.grad.tolist() == [1e6, 1e6]
+    last = tg.full((3_000_000,), 0.1, backend=backend).cumsum(0)[-1]
+    np.testing.assert_allclose(on_host(last), 3e5, rtol=1e-6)
+
+
 def test_slopes_at_kinks(backend: Backend) -> None:
     for op in (tg.relu, tg.abs):
         x = tg.tensor([-1.0, 0.0, 2.0], requires_grad=True, backend=backend)

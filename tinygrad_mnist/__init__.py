@@ -58,3 +58,4 @@ from tinygrad_mnist.tensor import from_numpy as from_numpy
 from tinygrad_mnist.tensor import tensor as tensor
 
 bool_, uint8, int8, int16, int32, int64, float32, float64 = _DTYPES
+bool, int, long, float, double = bool_, int32, int64, float32, float64

@@ -166,6 +166,14 @@ def checked_dtype(dtype: Any, name: str) -> np.dtype:
     return found
 
 
+def summed_dtype(name: str, dtype: Any) -> np.dtype:
+    """A dtype in which to sum: float32, float64 or int64. TypeError for others."""
+    found = checked_dtype(dtype, name)
+    if found.kind != "f" and found != INT:
+        raise TypeError(f"{name}: dtype must be int64 or a float one, got {found}")
+    return found
+
+
 def held(name: str, x: Any, dtype: np.dtype) -> Any:
     """The number ``x`` as ``dtype`` holds it, without its fraction in integers.
 

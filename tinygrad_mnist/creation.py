@@ -50,22 +50,36 @@ def full(
 
 
 def zeros(
-    *size: Any, dtype: Any = None, requires_grad: bool = False, backend: Any = None
+    size: Any = (),
+    *more: int,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    backend: Any = None,
 ) -> Tensor:
     """A tensor of zeros, float32 by default."""
-    return _full("zeros", size, 0, dtype or FLOAT, requires_grad, backend)
+    return _full("zeros", (size, *more), 0, dtype or FLOAT, requires_grad, backend)
 
 
-def ones(*size: Any, dtype: Any = None, requires_grad: bool = False, backend: Any = None) -> Tensor:
+def ones(
+    size: Any = (),
+    *more: int,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    backend: Any = None,
+) -> Tensor:
     """A tensor of ones, float32 by default."""
-    return _full("ones", size, 1, dtype or FLOAT, requires_grad, backend)
+    return _full("ones", (size, *more), 1, dtype or FLOAT, requires_grad, backend)
 
 
 def empty(
-    *size: Any, dtype: Any = None, requires_grad: bool = False, backend: Any = None
+    size: Any = (),
+    *more: int,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    backend: Any = None,
 ) -> Tensor:
     """A tensor whose elements nobody should read before writing them; here they are 0."""
-    return _full("empty", size, 0, dtype or FLOAT, requires_grad, backend)
+    return _full("empty", (size, *more), 0, dtype or FLOAT, requires_grad, backend)
 
 
 # ---- of many
@@ -145,23 +159,33 @@ def eye(
 # ---- at random
 
 
-def rand(*size: Any, dtype: Any = None, requires_grad: bool = False, backend: Any = None) -> Tensor:
+def rand(
+    size: Any = (),
+    *more: int,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    backend: Any = None,
+) -> Tensor:
     """Uniform numbers in [0, 1) from the seeded stream, the same bits on every backend.
 
     TypeError for a dtype that is not float.
     """
-    shape, kind = _sizes("rand", size), checked_dtype(dtype or FLOAT, "rand")
+    shape, kind = _sizes("rand", (size, *more)), checked_dtype(dtype or FLOAT, "rand")
     return uniform("rand", Tensor, shape, kind, resolve(backend)).requires_grad_(requires_grad)
 
 
 def randn(
-    *size: Any, dtype: Any = None, requires_grad: bool = False, backend: Any = None
+    size: Any = (),
+    *more: int,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    backend: Any = None,
 ) -> Tensor:
     """Normal numbers, mean 0 and deviation 1, from the seeded stream.
 
     TypeError for a dtype that is not float.
     """
-    shape, kind = _sizes("randn", size), checked_dtype(dtype or FLOAT, "randn")
+    shape, kind = _sizes("randn", (size, *more)), checked_dtype(dtype or FLOAT, "randn")
     return normal("randn", Tensor, shape, kind, resolve(backend)).requires_grad_(requires_grad)
 
 
@@ -202,7 +226,7 @@ def randperm(
     """0 … n−1 in random order, int64 by default: drawn on the host, as all shuffles are."""
     (size,) = _sizes("randperm", (checked_integer("randperm", "n", n),))
     kind = checked_dtype(dtype or INT, "randperm")
-    _check_holds("randperm", kind, 0, size - 1)
+    _check_holds("randperm", kind, 0, max(0, size - 1))
     order = random.generator().permutation(size).astype(kind)
     return from_host(order, backend, copy=False).requires_grad_(requires_grad)
 
@@ -218,7 +242,11 @@ def _like(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     ) -> Tensor:
         if not isinstance(x, Tensor):
             raise no_tensor(name, "the first argument", x)
-        return make(x.shape, *args, dtype=dtype or x.dtype, backend=backend or x.backend, **kwargs)
+        dtype, backend = dtype or x.dtype, backend or x.backend
+        try:
+            return make(x.shape, *args, dtype=dtype, backend=backend, **kwargs)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise type(error)(str(error).replace(make.__name__, name, 1)) from error
 
     doc = f"``{make.__name__}`` of the shape of ``x``, by default of its dtype, on its backend."
     made: Callable[..., Tensor] = named(like, name, doc)

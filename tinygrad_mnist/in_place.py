@@ -149,6 +149,19 @@ class InPlace(Algebra):
     ceil_ = in_place("ceil", "ceil")
     round_ = in_place("round", "round")
     trunc_ = in_place("trunc", "trunc")
+    expm1_ = in_place("expm1", "expm1")
+    log1p_ = in_place("log1p", "log1p")
+    tan_ = in_place("tan", "tan")
+    asin_ = in_place("asin", "asin")
+    acos_ = in_place("acos", "acos")
+    atan_ = in_place("atan", "atan")
+    sinh_ = in_place("sinh", "sinh")
+    cosh_ = in_place("cosh", "cosh")
+    erf_ = in_place("erf", "erf")
+    sign_ = in_place("sign", "sign")
+    logical_not_ = in_place("logical_not")
+    scatter_ = in_place("scatter")
+    scatter_add_ = in_place("scatter_add")
 
     # ---- what may be written, and where
 

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tinygrad_mnist.special import blocked as blocked
 from tinygrad_mnist.special import erf as erf_of
 
 Array = Any
@@ -381,7 +382,10 @@ class Backend:
 
     # ---- reductions
 
-    sum = _reduction("sum")
+    def sum(self, x: Array, *, dim: Shape, keepdim: bool, out: Array = None) -> Array:
+        x = blocked(self.xp, x, dim) if x.size > MANY else x
+        return self.xp.sum(x, axis=dim, keepdims=keepdim, out=out)
+
     max = _reduction("max")
     min = _reduction("min")
     any = _reduction("any")
@@ -398,7 +402,9 @@ class Backend:
         return self._into(out, self.xp.argsort(x, axis=dim, kind="stable"))
 
     def cumsum(self, x: Array, *, dim: int, out: Array = None) -> Array:
-        return self.xp.cumsum(x, axis=dim, out=out)
+        """The sums so far; of floats in float64, since they are added one after the other."""
+        wide = np.float64 if x.dtype.kind == "f" else None
+        return self._into(out, self.xp.cumsum(x, axis=dim, dtype=wide).astype(x.dtype, copy=False))
 
     # ---- products
 

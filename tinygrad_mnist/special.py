@@ -1,6 +1,7 @@
-"""The error function, which NumPy lacks.
+"""What NumPy lacks: the error function, and sums over long dims that keep their digits.
 
-Both series were fitted at Chebyshev nodes with 50 digits; the error is below 5·10⁻¹⁶.
+The error function's two series were fitted at Chebyshev nodes with 50 digits; the error is below
+5·10⁻¹⁶.
 """
 
 from __future__ import annotations
@@ -62,3 +63,23 @@ def _polynomial(coefficients: tuple[float, ...], x: Any) -> Any:
         total *= x
     total += first
     return total
+
+
+BLOCK = 128  # elements that are added one after the other
+
+
+def blocked(xp: Any, x: Any, dims: tuple[int, ...]) -> Any:
+    """``x`` to be summed over ``dims``, with what is long among them summed in blocks already.
+
+    NumPy adds pairwise along the last dim alone; along others it adds one after the other, which
+    costs float32 two digits over a million rows.
+    """
+    long = [d for d in dims if d < x.ndim - 1 and x.shape[d] > 4 * BLOCK]
+    if not long or x.dtype.itemsize != 4:
+        return x
+    (at, *_), lead = long, (slice(None),) * long[0]
+    whole = x.shape[at] // BLOCK * BLOCK
+    head = x[(*lead, slice(0, whole))]
+    blocks = head.reshape(*x.shape[:at], whole // BLOCK, BLOCK, *x.shape[at + 1 :])
+    tail = xp.sum(x[(*lead, slice(whole, None))], axis=at, keepdims=True)
+    return blocked(xp, xp.concatenate((xp.sum(blocks, axis=at + 1), tail), axis=at), dims)

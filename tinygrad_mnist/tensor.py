@@ -14,7 +14,7 @@ from tinygrad_mnist.autograd.backward import RemovableHandle, register_hook, ret
 from tinygrad_mnist.autograd.function import Function
 from tinygrad_mnist.autograd.graph import Hook, Node, Value, wrap
 from tinygrad_mnist.backend import BackendError, current, resolve
-from tinygrad_mnist.checks import DTYPES, FLOAT, INT, checked_dim, checked_dtype
+from tinygrad_mnist.checks import DTYPES, FLOAT, INT, checked_dtype
 from tinygrad_mnist.composed.selections import write_at
 from tinygrad_mnist.dispatch import call
 from tinygrad_mnist.in_place import InPlace
@@ -76,7 +76,7 @@ class Tensor(InPlace):
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or the size of ``dim``. IndexError for a dim that is not there."""
-        return self.shape if dim is None else self.shape[checked_dim("size", dim, self.ndim)]
+        return self.shape if dim is None else self.shape[self._own_dim("size", dim)]
 
     @property
     def device(self) -> str:

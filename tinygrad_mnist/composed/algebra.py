@@ -8,9 +8,9 @@ from tinygrad_mnist.autograd.graph import Value, broadcasts_to
 from tinygrad_mnist.autograd.record import broadcasts
 from tinygrad_mnist.checks import check_numbers, check_scalars, fit, held
 from tinygrad_mnist.composed.statistics import Statistics
-from tinygrad_mnist.ops.pointwise import where
+from tinygrad_mnist.ops.pointwise import clamped, where
 from tinygrad_mnist.ops.products import matmul, product
-from tinygrad_mnist.ops.table import Number, cast, operand, scalar
+from tinygrad_mnist.ops.table import Number, cast, operand, operands, scalar
 
 
 class Algebra(Statistics):
@@ -110,13 +110,27 @@ class Algebra(Statistics):
         """1 / √x. Integers and booleans become float32 first."""
         return 1 / self.sqrt()
 
+    def clamp(self, min: Any = None, max: Any = None) -> Self:
+        """``x`` between the bounds, tensors or numbers, one of which may be None.
+
+        The gradient passes at a bound itself; where min > max, max wins. ValueError for no bound.
+        """
+        if min is None and max is None:
+            raise ValueError("clamp: expected min, max or both, got neither")
+        x: Any = self
+        for bound in (min, max):
+            if bound is not None:
+                x, _ = operands("clamp", x, bound)
+        bounds = [None if b is None else operands("clamp", x, b)[1] for b in (min, max)]
+        return clamped(x, *bounds)
+
     def clamp_min(self, min: Any) -> Self:
         """``x`` where it is at least ``min``, a tensor or a number, else that. See ``clamp``."""
-        return self.clamp(min, None)
+        return self.clamp(operand("clamp_min", self, min), None)
 
     def clamp_max(self, max: Any) -> Self:
         """``x`` where it is at most ``max``, a tensor or a number, else that. See ``clamp``."""
-        return self.clamp(None, max)
+        return self.clamp(None, operand("clamp_max", self, max))
 
     def where(self, condition: Any, other: Any) -> Self:
         """``x`` where the boolean ``condition`` holds, else ``other``; the three are broadcast.

@@ -13,6 +13,7 @@ from tinygrad_mnist.checks import (
     INT,
     checked_dim,
     checked_dims,
+    checked_dtype,
     checked_integer,
     fit,
     shape_of,
@@ -41,8 +42,13 @@ class Statistics(Arrangements):
 
     # ---- sums
 
-    def mean(self, dim: Dim = None, keepdim: bool = False) -> Self:
-        """The mean over ``dim``: one, several or (None) all. TypeError for integers."""
+    def mean(self, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Self:
+        """The mean over ``dim``: one, several or (None) all, as ``dtype``.
+
+        TypeError for integers.
+        """
+        if dtype is not None:
+            return cast(self, checked_dtype(dtype, "mean")).mean(dim, keepdim)
         if self.array.dtype.kind != "f":
             raise TypeError(
                 f"mean: expected a float tensor, got {self.array.dtype}; use x.float().mean()"
@@ -60,7 +66,8 @@ class Statistics(Arrangements):
         old = tuple(self.array.shape)
         if not broadcasts_to(sizes, old):
             raise ValueError(f"sum_to_size: shape {old} does not sum to {sizes}")
-        return self.unbroadcast(sizes)
+        whole = self.array.dtype.kind != "f" and (sizes != old or not old)
+        return (cast(self, INT) if whole else self).unbroadcast(sizes)
 
     # ---- deviations and norms
 
@@ -155,30 +162,32 @@ class Statistics(Arrangements):
 
     # ---- exponentials
 
-    def softmax(self, dim: int) -> Self:
-        """eˣ / Σ eˣ along ``dim``, computed from x − max x so that nothing overflows."""
-        powers: Any = self._shifted("softmax", dim).exp()
+    def softmax(self, dim: int, *, dtype: Any = None) -> Self:
+        """eˣ / Σ eˣ along ``dim``, computed as ``dtype`` from x − max x: nothing overflows."""
+        powers: Any = self._shifted("softmax", dim, dtype).exp()
         return powers / powers.sum(dim, keepdim=True)
 
-    def log_softmax(self, dim: int) -> Self:
-        """x − log Σ eˣ along ``dim``, computed from x − max x so that nothing overflows."""
-        shifted = self._shifted("log_softmax", dim)
+    def log_softmax(self, dim: int, *, dtype: Any = None) -> Self:
+        """x − log Σ eˣ along ``dim``, computed as ``dtype`` from x − max x: nothing overflows."""
+        shifted = self._shifted("log_softmax", dim, dtype)
         return shifted - shifted.exp().sum(dim, keepdim=True).log()
 
-    def _shifted(self, name: str, dim: int) -> Any:
-        x: Any = cast(self, FLOAT) if self.array.dtype.kind != "f" else self
+    def _shifted(self, name: str, dim: int, dtype: Any) -> Any:
+        x: Any = self if dtype is None else cast(self, checked_dtype(dtype, name))
+        x = cast(x, FLOAT) if x.array.dtype.kind != "f" else x
         checked_dim(name, dim, x.array.ndim)
         return x - x.amax(dim, keepdim=True).detach() if x.array.size else x
 
     # ---- products
 
-    def prod(self, dim: Dim = None, keepdim: bool = False) -> Self:
-        """The product over ``dim``: one, several or (None) all. Integers and booleans as int64.
+    def prod(self, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Self:
+        """The product over ``dim``: one, several or (None) all, as ``dtype``.
 
+        Integers and booleans by default as int64.
         Each half is multiplied by the other until one element is left, so that a gradient divides
         by nothing.
         """
-        start = self if self.array.dtype.kind == "f" else cast(self, INT)
+        start = self._summable("prod", dtype)
         dims = checked_dims("prod", dim, start.array.ndim)
         x = start
         for at in dims:

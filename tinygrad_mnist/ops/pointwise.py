@@ -53,6 +53,11 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     return record(_WHERE, (condition, x, y))
 
 
+def clamped(x: Any, min: Any, max: Any) -> Any:
+    """min(max(x, min), max) of operands alike; a bound may be None."""
+    return record(_CLAMP, (x, min, max))
+
+
 def _larger_share(dZ: Any, x: Any, y: Any) -> Any:
     """All of dZ where x > y or either is NaN, half where they are equal."""
     return where(x == y, dZ * 0.5, where(x < y, 0.0, dZ))
@@ -253,17 +258,3 @@ class Pointwise(Value):
     isinf = unary("isinf", "Whether x is ∞ or −∞.", kinds="biuf")
     isfinite = unary("isfinite", "Whether x is neither NaN nor infinite.", kinds="biuf")
     __neg__, __abs__ = neg, abs
-
-    def clamp(self: T, min: Any = None, max: Any = None) -> T:
-        """``x`` between the bounds, tensors or numbers, one of which may be None.
-
-        The gradient passes at a bound itself; where min > max, max wins. ValueError for no bound.
-        """
-        if min is None and max is None:
-            raise ValueError("clamp: expected min, max or both, got neither")
-        x: Any = self
-        for bound in (min, max):
-            if bound is not None:
-                x, _ = operands("clamp", x, bound)
-        bounds = [None if b is None else operands("clamp", x, b)[1] for b in (min, max)]
-        return record(_CLAMP, (x, *bounds))

@@ -57,18 +57,18 @@ def _matmul_dy(dZ: Any, x: Any, shape: Shape) -> Any:
     return x * dZ if len(shape) == 1 else x.unsqueeze(1) * dZ
 
 
-def matmul(x: Any, y: Any) -> Any:
+def matmul(x: Any, other: Any) -> Any:
     """The matrix product of (…, n, k) and (…, k, m), leading dims broadcast: (…, n, m).
 
     A 1-D operand is a row (left) or a column (right) and its dim is dropped from the result.
     ValueError where the inner sizes differ; TypeError for differing dtypes, and for booleans.
     """
-    like = x if isinstance(x, Value) else y
+    like = x if isinstance(x, Value) else other
     if isinstance(like, Value):
-        x, y = operand("matmul", like, x), operand("matmul", like, y)
-    fit("matmul", "x (…), y (…)", x, y)
+        x, other = operand("matmul", like, x), operand("matmul", like, other)
+    fit("matmul", "x (…), other (…)", x, other)
     check_numbers("matmul", x)
-    a, b = x.array.shape, y.array.shape
+    a, b = x.array.shape, other.array.shape
     if not a or not b or a[-1] != b[-2 if len(b) > 1 else 0]:
         raise ValueError(f"matmul: expected x (…, n, k) and y (…, k, m), got shapes {a} and {b}")
     if not broadcasts([tuple(a[:-2]), tuple(b[:-2])]):
@@ -77,13 +77,13 @@ def matmul(x: Any, y: Any) -> Any:
             "sizes must be equal or 1"
         )
     if len(a) <= 2 and len(b) <= 2:
-        return product(x, y)
+        return product(x, other)
     if len(b) <= 2:  # one product of all rows, not one per matrix
         rows = x.reshape(math.prod(a[:-1]), a[-1])
-        return product(rows, y).reshape((*a[:-1], *b[1:]))
+        return product(rows, other).reshape((*a[:-1], *b[1:]))
     if len(a) == 1:
-        return product(x.reshape(1, -1), y).reshape((*b[:-2], b[-1]))
-    return product(x, y)
+        return product(x.reshape(1, -1), other).reshape((*b[:-2], b[-1]))
+    return product(x, other)
 
 
 def linear(x: T, weight: T, bias: T | None = None) -> T:

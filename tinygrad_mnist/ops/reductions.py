@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any, Self
 
 from tinygrad_mnist.autograd.record import define, record
-from tinygrad_mnist.checks import INT, checked_dim, checked_dims
+from tinygrad_mnist.checks import INT, checked_dim, checked_dims, summed_dtype
 from tinygrad_mnist.kernels import Shape
 from tinygrad_mnist.ops.shapes import Shapes
 from tinygrad_mnist.ops.table import cast
@@ -55,9 +55,12 @@ class Reductions(Shapes):
 
     __slots__ = ()
 
-    def sum(self, dim: Dim = None, keepdim: bool = False) -> Self:
-        """The sum over ``dim``: one, several or (None) all. Integers and booleans sum as int64."""
-        x = self if self.array.dtype.kind == "f" else cast(self, INT)
+    def sum(self, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Self:
+        """The sum over ``dim``: one, several or (None) all, as ``dtype``.
+
+        Integers and booleans sum as int64 by default.
+        """
+        x = self._summable("sum", dtype)
         dims = checked_dims("sum", dim, x.array.ndim)
         return record(_SUM, (x,), {"dim": dims, "keepdim": keepdim})
 
@@ -132,9 +135,14 @@ class Reductions(Shapes):
         x: Any = self
         return x.array.shape[at] - 1 - x.flip(at).argsort(at).flip(at)
 
-    def cumsum(self, dim: int) -> Self:
-        """The sums of the elements so far along ``dim``. Integers and booleans sum as int64."""
-        x = self if self.array.dtype.kind == "f" else cast(self, INT)
+    def _summable(self, name: str, dtype: Any) -> Self:
+        if dtype is not None:
+            return cast(self, summed_dtype(name, dtype))
+        return self if self.array.dtype.kind == "f" else cast(self, INT)
+
+    def cumsum(self, dim: int, *, dtype: Any = None) -> Self:
+        """The sums of the elements so far along ``dim``, as ``dtype``; see ``sum``."""
+        x = self._summable("cumsum", dtype)
         at = checked_dim("cumsum", dim, x.array.ndim)
         return record(_CUMSUM, (x,), {"dim": at}) if x.array.ndim else x.clone()
 

@@ -213,9 +213,3 @@ def cast(x: T, dtype: np.dtype) -> T:
 
 _CAST: Op = define("cast", {"x": lambda dY, x_dtype: cast(dY, x_dtype)})
 _CUT: Op = define("cast", {}, name="cast to a dtype without gradients")
-
-
-# ---- operands' shapes and dtypes
-
-
-# ---- dims

@@ -10,14 +10,14 @@ from tinygrad_mnist.ops.pointwise import where
 from tinygrad_mnist.tensor import Tensor
 
 
-def softmin(input: Tensor, dim: int) -> Tensor:
-    """e⁻ˣ / Σ e⁻ˣ along ``dim``: softmax(−x).
+def softmin(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """e⁻ˣ / Σ e⁻ˣ along ``dim``: softmax(−x), computed as ``dtype``.
 
     TypeError for others than floats, IndexError for a dim that is not there.
     """
     _check("softmin", input)
     checked_dim("softmin", dim, input.ndim)
-    return (-input).softmax(dim)
+    return (-input).softmax(dim, dtype=dtype)
 
 
 def logsigmoid(input: Tensor) -> Tensor:
