@@ -156,7 +156,8 @@ def wide_mask(call: Call, theirs: Run) -> bool:
     index = call.args[1] if len(call.args) > 1 and isinstance(call.args[1], tuple) else ()
     masks = [part.values if isinstance(part, Array) else part for part in index]
     wide = [m for m in masks if isinstance(m, np.ndarray) and m.dtype == bool and m.ndim > 1]
-    return bool(wide) and any(part is ... for part in index) and says("(?i)dimension")(call, theirs)
+    told = theirs.error is None or says("(?i)dimension")(call, theirs)
+    return bool(wide) and any(part is ... for part in index) and told
 
 
 def dtypes(call: Call) -> set[str]:
@@ -164,3 +165,10 @@ def dtypes(call: Call) -> set[str]:
     own = {x.dtype for x in call.arrays()}
     named = {v.name for v in (*call.args, *call.kwargs.values()) if hasattr(v, "name")}
     return own | named
+
+
+def unlike_layer(call: Call) -> bool:
+    """Whether a weight has one dim, a bias is one number for all, or the dtypes differ."""
+    weight, *bias = call.arrays()[1:3]
+    single = any(x.ndim == 0 or x.shape == (1,) for x in bias)
+    return weight.ndim < 2 or single or len(dtypes(call)) > 1

@@ -28,6 +28,7 @@ from parity.conditions import (
     says,
     shared,
     too_many_indices,
+    unlike_layer,
     unlike_rest,
     unlike_shapes,
     unsigned_negative,
@@ -240,7 +241,7 @@ DIFFERENCES: list[Difference] = [
         "keepdim-of-all",
         r"(torch\.)?(sum|mean|var|std|any|all|prod|norm|max|min)",
         "accepted",
-        says("invalid combination of arguments.*keepdim"),
+        says("invalid combination of arguments.*keepdim|(sum|mean).. missing 1 required"),
         "keepdim needs no dim: all dims are kept with size 1",
     ),
     Difference(
@@ -268,7 +269,10 @@ DIFFERENCES: list[Difference] = [
         "dims-as-they-come",
         r".*(flip|squeeze|prod|logsumexp)|torch\.full",
         "accepted",
-        says("not int$|not tuple|NoneType|tuple\\)|logsumexp.. missing|broadcast shape \\[1"),
+        says(
+            "not int$|not tuple|dim=tuple|NoneType|tuple\\)|logsumexp.. missing|"
+            "broadcast shape \\[1"
+        ),
         "one dim or size, several or None, wherever dims are taken",
     ),
     Difference(
@@ -573,6 +577,27 @@ DIFFERENCES: list[Difference] = [
         always=True,
     ),
     Difference(
+        "whole-arange",
+        r"torch\.arange",
+        "refused|shape|values",
+        fine(lambda call: any(isinstance(n, float) for n in numbers(call))),
+        "an integer dtype takes the integer parts of the bounds, as PyTorch does for int64 alone",
+    ),
+    Difference(
+        "integers-at-random",
+        r"torch\.randn",
+        "refused",
+        lambda call, theirs: theirs.error is None and theirs.result.numel() == 0,
+        "dtypes are checked where there are no elements too",
+    ),
+    Difference(
+        "cast-before-the-sign",
+        r"F\.softmin",
+        "accepted",
+        says("Negation"),
+        "where a dtype is asked for, booleans are cast before their sign changes",
+    ),
+    Difference(
         "where-alone",
         r"torch\.where",
         "refused",
@@ -606,7 +631,7 @@ DIFFERENCES: list[Difference] = [
         "layer-of-one-row",
         r"F\.linear",
         "refused",
-        fine(lambda call: any(x.ndim < n for x, n in zip(call.arrays()[1:], (2, 1), strict=False))),
-        "a weight is (out, in); a single row is weight @ x",
+        fine(unlike_layer),
+        "a weight is (out, in), a bias (out,), of one dtype: nothing is broadcast or promoted",
     ),
 ]

@@ -15,9 +15,11 @@ def softmin(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
 
     TypeError for others than floats, IndexError for a dim that is not there.
     """
+    if dtype is not None and isinstance(input, Tensor):
+        input = input.to(dtype=dtype)
     _check("softmin", input)
     checked_dim("softmin", dim, input.ndim)
-    return (-input).softmax(dim, dtype=dtype)
+    return (-input).softmax(dim)
 
 
 def logsigmoid(input: Tensor) -> Tensor:
