@@ -101,9 +101,9 @@ SHAPES = [
     ),
     Wrong(
         "batch_norm",
-        lambda t: networks.batch_norm(t(4, 3), t(2), t(3), 1e-5),
+        lambda t: F.batch_norm(t(4, 3), None, None, t(2), t(3), training=True),
         ValueError,
-        r"batch_norm: .*x \(4, 3\), weight \(2,\), bias \(3,\)",
+        r"batch_norm: .*input \(4, 3\), weight \(2,\), bias \(3,\)",
     ),
     Wrong(
         "batch_norm of one value",

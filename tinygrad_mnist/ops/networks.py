@@ -40,9 +40,8 @@ def batch_norm(x: T, weight: T, bias: T, eps: float) -> tuple[T, T, T]:
     """weight · (x − mean) / √(var + eps) + bias per channel of x (N, C, …), over the batch.
 
     Returns y of the shape of ``x``, and mean (C,) and biased variance (C,) without gradients.
-    ValueError where the shapes do not fit; TypeError for differing dtypes, and others than floats.
+    The operands fit, and a channel has more than one value.
     """
-    fit("batch_norm", "x float (N, C, …), weight float (C), bias float (C)", x, weight, bias)
     return record(_BATCH_NORM, (x, weight, bias), {"eps": eps})
 
 

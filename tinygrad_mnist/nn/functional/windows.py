@@ -42,7 +42,7 @@ def pooling(
     size = pair(name, "kernel_size", kernel_size, 1)
     step = size if stride is None else pair(name, "stride", stride, 1)
     margin = pair(name, "padding", padding, 0)
-    if any(2 * m > s for m, s in zip(margin, size, strict=True)):
+    if 2 * margin[0] > size[0] or 2 * margin[1] > size[1]:
         raise ValueError(f"{name}: padding {margin} is above half of kernel_size {size}")
     return size, step, margin
 
