@@ -45,16 +45,17 @@ def batch_norm(
             )
     elif not training:
         return _by_running(input, running_mean, running_var, weight, bias, eps)
-    if not input.numel():
+    size, channels = input.array.size, input.array.shape[1]
+    if not size:
         return _affine(input, weight, bias)
-    if input.numel() == input.shape[1]:
+    if size == channels:
         raise ValueError(
             f"batch_norm: needs more than one value per channel in training, got shape "
             f"{tuple(input.shape)}; use a larger batch or eval()"
         )
     y, mean, var = _batch_norm(input, weight, bias, eps)
     if running_mean is not None and running_var is not None:
-        count = input.numel() // input.shape[1]
+        count = size // channels
         running_mean.lerp_(mean, momentum)
         running_var.lerp_(var * (count / (count - 1)), momentum)
     return y
