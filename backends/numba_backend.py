@@ -22,12 +22,13 @@ from tinygrad_mnist.backends.numba_kernels import (
     pooling,
     streams,
 )
-from tinygrad_mnist.kernels import Array, Backend, Pair, Shape, convolved
+from tinygrad_mnist.kernels import Array, Backend, Conv, Pool, Shape, convolved
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 INT32, INT64, UINT8 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.uint8)
 TINY = {dtype: float(np.finfo(dtype).tiny) for dtype in (FLOAT32, FLOAT64)}
 
+HALVES = Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))  # the pooling that is compiled
 COLUMNS = 2**18  # numbers of a convolution's columns in memory at a time
 
 
@@ -93,22 +94,11 @@ class NumbaBackend(Backend):
     # ---- convolution: compiled copies around a product per image
 
     def conv2d(
-        self,
-        x: Array,
-        weight: Array,
-        bias: Array = None,
-        *,
-        stride: Pair,
-        padding: Pair,
-        dilation: Pair,
-        groups: int,
-        out: Array = None,
+        self, x: Array, weight: Array, bias: Array = None, *, conv: Conv, out: Array = None
     ) -> Array:
-        if not (_dense(stride, dilation) and _are(x.dtype, x, weight) and _takes(out, x.dtype)):
-            return super().conv2d(
-                x, weight, bias,
-                stride=stride, padding=padding, dilation=dilation, groups=groups, out=out,
-            )  # fmt: skip
+        if not (_dense(conv) and _are(x.dtype, x, weight) and _takes(out, x.dtype)):
+            return super().conv2d(x, weight, bias, conv=conv, out=out)
+        stride, padding, dilation, groups = conv
         x = self._pad(x, padding, 0)
         spots = convolved(x.shape[2:], weight.shape[2:], stride, dilation)
         out = _or_empty(out, (len(x), len(weight), *spots), x.dtype)
@@ -122,22 +112,11 @@ class NumbaBackend(Backend):
         return out
 
     def conv2d_dx(
-        self,
-        dY: Array,
-        weight: Array,
-        *,
-        shape: Shape,
-        stride: Pair,
-        padding: Pair,
-        dilation: Pair,
-        groups: int,
-        out: Array = None,
+        self, dY: Array, weight: Array, *, shape: Shape, conv: Conv, out: Array = None
     ) -> Array:
-        if not (_dense(stride, dilation) and _are(dY.dtype, dY, weight) and _takes(out, dY.dtype)):
-            return super().conv2d_dx(
-                dY, weight, shape=shape,
-                stride=stride, padding=padding, dilation=dilation, groups=groups, out=out,
-            )  # fmt: skip
+        if not (_dense(conv) and _are(dY.dtype, dY, weight) and _takes(out, dY.dtype)):
+            return super().conv2d_dx(dY, weight, shape=shape, conv=conv, out=out)
+        padding, groups = conv.padding, conv.groups
         (n, c, h, w), (ph, pw) = shape, padding
         padded_shape = (n, c, h + 2 * ph, w + 2 * pw)
         padded = _or_empty(out if padding == (0, 0) else None, padded_shape, dY.dtype)
@@ -153,23 +132,11 @@ class NumbaBackend(Backend):
         return out
 
     def conv2d_dw(
-        self,
-        dY: Array,
-        x: Array,
-        *,
-        shape: Shape,
-        stride: Pair,
-        padding: Pair,
-        dilation: Pair,
-        groups: int,
-        out: Array = None,
+        self, dY: Array, x: Array, *, shape: Shape, conv: Conv, out: Array = None
     ) -> Array:
-        if not (_dense(stride, dilation) and _are(x.dtype, dY, x) and _takes(out, x.dtype)):
-            return super().conv2d_dw(
-                dY, x, shape=shape,
-                stride=stride, padding=padding, dilation=dilation, groups=groups, out=out,
-            )  # fmt: skip
-        x = self._pad(x, padding, 0)
+        if not (_dense(conv) and _are(x.dtype, dY, x) and _takes(out, x.dtype)):
+            return super().conv2d_dw(dY, x, shape=shape, conv=conv, out=out)
+        groups, x = conv.groups, self._pad(x, conv.padding, 0)
         out = self._filled(out, shape, x.dtype, 0)
         total = out.reshape(groups, shape[0] // groups, -1)
         rows = dY.reshape(len(x), *total.shape[:2], -1)
@@ -181,13 +148,11 @@ class NumbaBackend(Backend):
 
     # ---- pooling
 
-    def max_pool2d(
-        self, x: Array, *, size: Pair, stride: Pair, padding: Pair, out: Any = None
-    ) -> tuple[Array, Array]:
+    def max_pool2d(self, x: Array, *, pool: Pool, out: Any = None) -> tuple[Array, Array]:
         y, index = (None, None) if out is None else out
-        covered = _is_2x2(size, stride, padding) and _takes(y, x.dtype) and _takes(index, INT32)
+        covered = pool == HALVES and _takes(y, x.dtype) and _takes(index, INT32)
         if not (covered and _is_float(x)):
-            return super().max_pool2d(x, size=size, stride=stride, padding=padding, out=out)
+            return super().max_pool2d(x, pool=pool, out=out)
         n, c, h, w = x.shape
         shape = (n, c, h // 2, w // 2)
         y, index = _or_empty(y, shape, x.dtype), _or_empty(index, shape, INT32)
@@ -195,40 +160,19 @@ class NumbaBackend(Backend):
         return y, index
 
     def max_pool2d_grad(
-        self,
-        dY: Array,
-        index: Array,
-        *,
-        shape: Shape,
-        size: Pair,
-        stride: Pair,
-        padding: Pair,
-        out: Array = None,
+        self, dY: Array, index: Array, *, shape: Shape, pool: Pool, out: Array = None
     ) -> Array:
-        covered = _is_2x2(size, stride, padding) and _is(index, INT32) and _takes(out, dY.dtype)
+        covered = pool == HALVES and _is(index, INT32) and _takes(out, dY.dtype)
         if not (covered and _is_float(dY)):
-            return super().max_pool2d_grad(
-                dY, index, shape=shape, size=size, stride=stride, padding=padding, out=out
-            )
+            return super().max_pool2d_grad(dY, index, shape=shape, pool=pool, out=out)
         out = _or_empty(out, shape, dY.dtype)
         pooling.max_pool2d_grad(dY, index, out)
         return out
 
-    def max_pool2d_take(
-        self,
-        x: Array,
-        index: Array,
-        *,
-        size: Pair,
-        stride: Pair,
-        padding: Pair,
-        out: Array = None,
-    ) -> Array:
-        covered = _is_2x2(size, stride, padding) and _is(index, INT32) and _takes(out, x.dtype)
+    def max_pool2d_take(self, x: Array, index: Array, *, pool: Pool, out: Array = None) -> Array:
+        covered = pool == HALVES and _is(index, INT32) and _takes(out, x.dtype)
         if not (covered and _is_float(x)):
-            return super().max_pool2d_take(
-                x, index, size=size, stride=stride, padding=padding, out=out
-            )
+            return super().max_pool2d_take(x, index, pool=pool, out=out)
         out = _or_empty(out, index.shape, x.dtype)
         pooling.max_pool2d_take(x, index, out)
         return out
@@ -340,24 +284,24 @@ class NumbaBackend(Backend):
         dampening: float,
         weight_decay: float,
         nesterov: bool,
-        step: int,
+        maximize: bool,
+        first: bool,
     ) -> None:
-        undamped = 1.0 if step == 1 else 1.0 - dampening
-        rate, decay = float(lr), float(weight_decay)
-        for i, (p, g) in enumerate(zip(params, grads, strict=True)):
-            held = buffers[i : i + 1] if momentum else []
-            if not _alike(p, g, *held):
+        undamped = 1.0 if first else 1.0 - dampening
+        for arrays in _aligned(params, grads, buffers if momentum else []):
+            if not _alike(*arrays):
                 super().sgd_(
-                    [p], [g], held, lr=lr, momentum=momentum, dampening=dampening,
-                    weight_decay=weight_decay, nesterov=nesterov, step=step,
+                    *_lists(arrays), lr=lr, momentum=momentum, dampening=dampening,
+                    weight_decay=weight_decay, nesterov=nesterov, maximize=maximize, first=first,
                 )  # fmt: skip
             elif momentum:
                 optimizers.sgd_momentum(
-                    p.ravel(), g.ravel(), held[0].ravel(), rate, float(momentum), undamped,
-                    decay, bool(nesterov), TINY[p.dtype],
+                    *_flat(arrays), lr, momentum, undamped, weight_decay, nesterov, maximize,
+                    TINY[arrays[0].dtype],
                 )  # fmt: skip
             else:
-                optimizers.sgd(p.ravel(), g.ravel(), rate, decay)
+                p, g, _ = arrays
+                optimizers.sgd(p.ravel(), g.ravel(), lr, weight_decay, maximize)
 
     def adam_(
         self,
@@ -365,28 +309,124 @@ class NumbaBackend(Backend):
         grads: list[Array],
         exp_avgs: list[Array],
         exp_avg_sqs: list[Array],
+        max_exp_avg_sqs: list[Array],
         *,
         lr: float,
         beta1: float,
         beta2: float,
         eps: float,
         weight_decay: float,
+        decoupled_weight_decay: bool,
+        maximize: bool,
         step: int,
     ) -> None:
-        numbers = (float(beta1), float(beta2), float(eps), float(weight_decay))
-        step_size = float(lr / (1 - beta1**step))
-        correction = float((1 - beta2**step) ** 0.5)
-        for p, g, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
-            if _alike(p, g, m, v):
+        shrink, coupled = 1.0, weight_decay
+        if decoupled_weight_decay:
+            shrink, coupled = 1.0 - lr * weight_decay, 0.0
+        step_size, correction = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
+        for arrays in _aligned(params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs):
+            if _alike(*arrays):
                 optimizers.adam(
-                    p.ravel(), g.ravel(), m.ravel(), v.ravel(),
-                    *numbers, step_size, correction, TINY[p.dtype],
+                    *_flat(arrays), beta1, beta2, eps, coupled, shrink, maximize, step_size,
+                    correction, TINY[arrays[0].dtype],
                 )  # fmt: skip
             else:
                 super().adam_(
-                    [p], [g], [m], [v], lr=lr, beta1=beta1, beta2=beta2, eps=eps,
-                    weight_decay=weight_decay, step=step,
+                    *_lists(arrays), lr=lr, beta1=beta1, beta2=beta2, eps=eps,
+                    weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay,
+                    maximize=maximize, step=step,
                 )  # fmt: skip
+
+    def adagrad_(
+        self,
+        params: list[Array],
+        grads: list[Array],
+        sums: list[Array],
+        *,
+        lr: float,
+        lr_decay: float,
+        eps: float,
+        weight_decay: float,
+        maximize: bool,
+        step: int,
+    ) -> None:
+        rate = lr / (1 + (step - 1) * lr_decay)
+        for arrays in _aligned(params, grads, sums):
+            if _alike(*arrays):
+                optimizers.adagrad(*_flat(arrays), rate, eps, weight_decay, maximize)
+            else:
+                super().adagrad_(
+                    *_lists(arrays), lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay,
+                    maximize=maximize, step=step,
+                )  # fmt: skip
+
+    def adadelta_(
+        self,
+        params: list[Array],
+        grads: list[Array],
+        square_avgs: list[Array],
+        acc_deltas: list[Array],
+        *,
+        lr: float,
+        rho: float,
+        eps: float,
+        weight_decay: float,
+        maximize: bool,
+        step: int,
+    ) -> None:
+        for arrays in _aligned(params, grads, square_avgs, acc_deltas):
+            if _alike(*arrays):
+                optimizers.adadelta(
+                    *_flat(arrays), lr, rho, eps, weight_decay, maximize, TINY[arrays[0].dtype]
+                )
+            else:
+                super().adadelta_(
+                    *_lists(arrays), lr=lr, rho=rho, eps=eps, weight_decay=weight_decay,
+                    maximize=maximize, step=step,
+                )  # fmt: skip
+
+    def rmsprop_(
+        self,
+        params: list[Array],
+        grads: list[Array],
+        square_avgs: list[Array],
+        grad_avgs: list[Array],
+        buffers: list[Array],
+        *,
+        lr: float,
+        alpha: float,
+        eps: float,
+        momentum: float,
+        weight_decay: float,
+        maximize: bool,
+        step: int,
+    ) -> None:
+        for arrays in _aligned(params, grads, square_avgs, grad_avgs, buffers):
+            if _alike(*arrays):
+                optimizers.rmsprop(
+                    *_flat(arrays), lr, alpha, eps, momentum, weight_decay, maximize,
+                    TINY[arrays[0].dtype],
+                )  # fmt: skip
+            else:
+                super().rmsprop_(
+                    *_lists(arrays), lr=lr, alpha=alpha, eps=eps, momentum=momentum,
+                    weight_decay=weight_decay, maximize=maximize, step=step,
+                )  # fmt: skip
+
+
+def _aligned(*lists: list[Array]) -> Iterator[tuple[Any, ...]]:
+    """The arrays of each parameter; None stands where a list of moments is empty."""
+    count = len(lists[0])
+    return zip(*(arrays or [None] * count for arrays in lists), strict=True)
+
+
+def _flat(arrays: tuple[Any, ...]) -> list[Any]:
+    return [None if x is None else x.ravel() for x in arrays]
+
+
+def _lists(arrays: tuple[Any, ...]) -> list[list[Array]]:
+    """One parameter's arrays as the lists that the default takes."""
+    return [[] if x is None else [x] for x in arrays]
 
 
 def _is(x: Any, dtype: np.dtype) -> bool:
@@ -432,13 +472,9 @@ def _or_empty(out: Any, shape: Shape, dtype: np.dtype) -> Array:
     return np.empty(shape, dtype) if out is None else out
 
 
-def _dense(stride: Pair, dilation: Pair) -> bool:
+def _dense(conv: Conv) -> bool:
     """Whether a convolution meets every pixel, and a kernel's cells are neighbours."""
-    return tuple(stride) == tuple(dilation) == (1, 1)
-
-
-def _is_2x2(size: Pair, stride: Pair, padding: Pair) -> bool:
-    return size == stride == (2, 2) and padding == (0, 0)
+    return conv.stride == conv.dilation == (1, 1)
 
 
 def _blocks(

@@ -19,7 +19,7 @@ class NumpyBackend(Backend):
         if x.ndim or 1 in shape or not shape:
             return super().expand(x, shape=shape)
         y = np.ndarray(shape, x.dtype, x, strides=(0,) * len(shape))
-        y.flags.writeable = False
+        y.setflags(write=False)
         return y
 
     # np.sum is a wrapper in Python around this: 1.8 µs for 100 elements, and 0.9 without it.

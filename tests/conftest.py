@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,17 @@ BACKENDS = [pytest.param(n, marks=pytest.mark.gpu if n == "cupy" else ()) for n 
 
 KINDS = ("forward", "gradient", "second")
 _drawn: Counter[tuple[str, str, str]] = Counter()  # (row, backend, kind) → cases compared
+_differences: dict[tuple[str, str], float] = {}  # (part, name) → the largest difference
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--op-table", metavar="FILE", help="write the table of ops × backends to FILE (Markdown)"
+    )
+    parser.addoption(
+        "--parity-table",
+        metavar="FILE",
+        help="write the differences to PyTorch of layers and optimizers to FILE (Markdown)",
     )
 
 
@@ -85,11 +92,23 @@ def drawn() -> Counter[tuple[str, str, str]]:
     return _drawn
 
 
+@pytest.fixture
+def difference() -> Callable[[str, str, float], None]:
+    """Where the parity tests say how far they are from PyTorch: (part, name, difference)."""
+
+    def record(part: str, name: str, found: float) -> None:
+        _differences[part, name] = max(found, _differences.get((part, name), 0.0))
+
+    return record
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """How much the op table and the comparison with PyTorch covered in this run."""
     if parity.summary():
         terminalreporter.write_sep("-", "parity with PyTorch")
         terminalreporter.write_line(parity.summary())
+    if _differences:
+        _parity_summary(terminalreporter)
     if not _drawn:
         return
     backends = sorted({backend for _, backend, _ in _drawn})
@@ -98,7 +117,24 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.write_line(summary)
     file = terminalreporter.config.getoption("--op-table")
     if file:
-        Path(file).write_text(f"{_versions()}\n\n{summary}\n\n{_table(backends)}", encoding="utf-8")
+        command = "pytest tests/test_ops.py --op-table"
+        text = f"{_versions(command)}\n\n{summary}\n\n{_table(backends)}"
+        Path(file).write_text(text, encoding="utf-8")
+        terminalreporter.write_line(f"wrote {file}")
+
+
+def _parity_summary(terminalreporter: Any) -> None:
+    parts = Counter(part for part, _ in _differences)
+    terminalreporter.write_sep("-", "largest differences to PyTorch")
+    for part, count in parts.items():
+        worst = max((d, name) for (p, name), d in _differences.items() if p == part)
+        terminalreporter.write_line(f"{count} {part}: at most {worst[0]:.1e} ({worst[1]})")
+    file = terminalreporter.config.getoption("--parity-table")
+    if file:
+        rows = [f"| {p} | {name} | {d:.1e} |" for (p, name), d in sorted(_differences.items())]
+        table = ["| part | name | largest difference |", "| --- | --- | --- |", *rows]
+        command = "pytest -k parity --parity-table"
+        Path(file).write_text(f"{_versions(command)}\n\n" + "\n".join(table) + "\n", "utf-8")
         terminalreporter.write_line(f"wrote {file}")
 
 
@@ -123,8 +159,8 @@ def _table(backends: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _versions() -> str:
+def _versions(command: str) -> str:
     return (
         f"{datetime.date.today()}, {platform.machine()}, Python {platform.python_version()}, "
-        f"NumPy {np.__version__}, Numba {numba.__version__}; pytest tests/test_ops.py --op-table"
+        f"NumPy {np.__version__}, Numba {numba.__version__}; {command}"
     )

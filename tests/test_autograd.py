@@ -734,11 +734,11 @@ def test_numpy_of_a_tracked_tensor() -> None:
 def test_two_backends() -> None:
     from_here = leaf(1, 2, backend="numpy")
     other = from_here.detach().to(_second_backend())
-    with pytest.raises(RuntimeError, match=r"'numpy'.*'strict'.*\.to\(\"numpy\"\)"):
+    with pytest.raises(RuntimeError, match=r"'strict'.*'numpy'.*\.to\(\"numpy\"\)"):
         from_here + other
-    with pytest.raises(RuntimeError, match=r"'numpy'.*'strict'"):
+    with pytest.raises(RuntimeError, match=r"linear: .*'strict'.*'numpy'"):
         products.linear(from_here.reshape(1, 2), other.reshape(1, 2))
-    with tg.no_grad(), pytest.raises(RuntimeError, match=r"'numpy'.*'strict'"):
+    with tg.no_grad(), pytest.raises(RuntimeError, match=r"add_: .*'strict'.*'numpy'"):
         from_here += other
 
 
@@ -1106,15 +1106,22 @@ def test_a_thousand_steps_leave_nothing_behind() -> None:
         tracemalloc.start()
         try:
             step()
-            before = tracemalloc.take_snapshot()
+            before = snapshot()
             for _ in range(500):
                 step()
-            after = tracemalloc.take_snapshot()
+            assert gc.collect() == 0  # no cycles
+            after = snapshot()
         finally:
             tracemalloc.stop()
     assert array_bytes(after) - array_bytes(before) < 1000
     grown = sum(s.size_diff for s in after.compare_to(before, "lineno"))
-    assert grown < 75_000  # NumPy's cache of small shapes is counted, some 80 bytes a step
+    assert grown < 5_000  # an object a step would be at least 16,000
+
+
+def snapshot() -> tracemalloc.Snapshot:
+    """What is allocated. Python's stock of freed tuples is not: how full it is differs by run."""
+    gc.collect()
+    return tracemalloc.take_snapshot()
 
 
 def array_bytes(snapshot: tracemalloc.Snapshot) -> int:

@@ -120,7 +120,7 @@ def test_a_name_that_is_none(wrong: object) -> None:
         (lambda: tg.set_backend("nunba"), r"set_backend\(\)"),
         (lambda: tg.use_backend("nunba"), r"use_backend\(\)"),
         (lambda: tg.zeros(1, backend="nunba"), "the backend argument"),
-        (lambda: tg.zeros(1).to("nunba"), r"the argument of to\(\), if no dtype,"),
+        (lambda: tg.zeros(1).to("nunba"), r"to: the argument, if no dtype,"),
     ],
 )
 def test_an_unknown_name_says_who_asked(ask, who: str) -> None:

@@ -18,9 +18,11 @@ from cases import DIRECT, ROWS, array_on, cases_of, several, splitmix64, tensors
 from tinygrad_mnist.autograd.backward import grad
 from tinygrad_mnist.backend import resolve
 from tinygrad_mnist.contract import kernel_names, spec
+from tinygrad_mnist.creation import tensor
 from tinygrad_mnist.dispatch import Call, Host, Observer, call, observe
 from tinygrad_mnist.kernels import Backend
-from tinygrad_mnist.tensor import Tensor, tensor
+from tinygrad_mnist.kernels.base import Base
+from tinygrad_mnist.tensor import Tensor
 
 PER_KERNEL = 60  # calls kept of each kernel; more add time and nothing else
 
@@ -343,7 +345,7 @@ def test_overlapping_operands(backend: Backend) -> None:
 
 
 def test_no_backend_adds_a_public_name(usable: list[Backend]) -> None:
-    allowed = {n for n in vars(Backend) if not n.startswith("_")} | set(Backend.__annotations__)
+    allowed = {n for n in dir(Backend) if not n.startswith("_")} | set(Base.__annotations__)
     for backend in usable:
         for kind in _own_classes(backend):
             added = {n for n in vars(kind) if not n.startswith("_")} - allowed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -135,6 +136,24 @@ def test_like_integers() -> None:
         with pytest.raises(TypeError, match="expected a float dtype, got int8"):
             draw(x)
         assert draw(x, dtype=float).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("attempt", "error", "says"),
+    [
+        (lambda x: tg.full_like(x, 300), OverflowError, "full_like: found 300, int8 holds"),
+        (lambda x: tg.full_like(x, "1"), TypeError, "full_like: fill_value must be a number"),
+        (lambda x: tg.zeros_like(x, dtype="int3"), TypeError, "zeros_like: 'int3' is no dtype"),
+        (lambda x: tg.rand_like(x), TypeError, "rand_like: expected a float dtype, got int8"),
+        (lambda x: tg.randn_like(x), TypeError, "randn_like: expected a float dtype, got int8"),
+        (lambda x: tg.ones(2, dtype="int3"), TypeError, "ones: 'int3' is no dtype"),
+    ],
+)
+def test_errors_begin_with_the_function(
+    attempt: Callable[[Any], Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=f"^{says}"):
+        attempt(tg.zeros(2, dtype="int8"))
 
 
 def test_nothing_crosses_to_the_host(strict: StrictBackend) -> None:
@@ -472,3 +491,12 @@ def test_tensor_copies_and_its_kin_share(backend: Backend) -> None:
         tg.from_numpy([1.0])  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="only float tensors can require grad"):
         tg.tensor([1, 2], requires_grad=True)
+
+
+@pytest.mark.parametrize("make", [tg.tensor, tg.as_tensor, tg.from_numpy])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_])
+def test_an_unpickled_array_has_numpys_own_dtype(make: Any, dtype: type) -> None:
+    """Kernels compare dtypes by identity, and pickle makes one that only equals NumPy's."""
+    array = pickle.loads(pickle.dumps(np.ones((2, 3), dtype)))
+    assert make(array).array.dtype is np.dtype(dtype)
+    assert make(array[:, ::2]).tolist() == array[:, ::2].tolist()

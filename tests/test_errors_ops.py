@@ -191,7 +191,7 @@ DTYPES = [
         "linear of lists", lambda t: products.linear([1.0], t(2, 1)), TypeError, r"linear: .*list"
     ),
     Wrong("pow", lambda t: t(2).long() ** -1, ValueError, r"pow: .*-1"),
-    Wrong("overflow", lambda t: t(2).to("uint8") + 300, OverflowError, r"add: 300 .*uint8"),
+    Wrong("overflow", lambda t: t(2).to("uint8") + 300, OverflowError, r"add: found 300, uint8"),
 ]
 
 GRAPH = [
@@ -257,7 +257,7 @@ def _complaint(case: errors.Bad, backend: Backend) -> str:
         words = (case.op, case.op.rstrip("_"), *errors.SHOWN.get(case.op.rstrip("_"), ()))
         words += errors.SHOWN.get(case.op, ())
         found = str(error)
-        named = any(re.search(rf"(?<![a-z]){re.escape(w)}(?![a-z])", found) for w in words)
+        named = any(re.match(rf"{re.escape(w)}(?![a-z_])", found) for w in words)
         lacking = [text for text in case.says if text not in found]
         if type(error) is case.error and named and not lacking and "\n" not in found:
             return ""
@@ -328,7 +328,7 @@ def test_two_backends_in_one_op(usable: list[Backend]) -> None:
             lambda x=x, y=y: x.add_(y),
         ]
         for way in ways:
-            with pytest.raises(RuntimeError, match=rf"'{first.name}'.*'{other.name}'.*\.to\("):
+            with pytest.raises(RuntimeError, match=rf"'{other.name}'.*'{first.name}'.*\.to\("):
                 way()
 
 

@@ -255,7 +255,7 @@ def test_numbers_that_do_not_fit_are_refused(backend: Backend) -> None:
     x = tg.tensor([1, 2], "uint8", backend=backend)
     for value in (300, -1, np.inf, np.nan):
         for index in (0, [0], x > 1):
-            with pytest.raises(OverflowError, match=r"x\[i\] = v: .* does not fit .* uint8"):
+            with pytest.raises(OverflowError, match=r"x\[i\] = v: found .* uint8 (holds|does)"):
                 x[index] = value
     assert x.tolist() == [1, 2]
 
@@ -304,8 +304,8 @@ def test_writing_where_gradients_are_recorded_is_refused(backend: Backend) -> No
         (lambda x: x[(x > 1).to("uint8")], TypeError, "index: .*got uint8; use .long.* .bool"),
         (lambda x: x[::-1], ValueError, "index: a slice's step must be positive, got -1"),
         (lambda x: x[::0, [1]], ValueError, "index: a slice's step must be positive, got 0"),
-        (lambda x: x.gather(1, long(x, [[4]])), IndexError, "gather, dim 1 of size 4: .*index 4"),
-        (lambda x: x.gather(1, long(x, [[-1]])), IndexError, "gather, dim 1 .*index -1"),
+        (lambda x: x.gather(1, long(x, [[4]])), IndexError, "gather: dim 1 of size 4: .*index 4"),
+        (lambda x: x.gather(1, long(x, [[-1]])), IndexError, "gather: dim 1 .*index -1"),
         (lambda x: x.gather(1, long(x, [0])), ValueError, "gather: expected an index of 2 dims"),
         (
             lambda x: x.gather(0, long(x, [[0] * 5])),
@@ -315,7 +315,7 @@ def test_writing_where_gradients_are_recorded_is_refused(backend: Backend) -> No
         (lambda x: x.gather(2, long(x, [[0]])), IndexError, "gather: dim 2 is out of range"),
         (lambda x: x.gather(0, [[0]]), TypeError, "gather: expected a tensor as the index"),
         (lambda x: x.gather(0, x), TypeError, "gather: .*signed integers, got float64"),
-        (lambda x: x.scatter(0, long(x, [[3]]), 1), IndexError, "scatter, dim 0 .*index 3"),
+        (lambda x: x.scatter(0, long(x, [[3]]), 1), IndexError, "scatter: dim 0 .*index 3"),
         (
             lambda x: x.scatter(0, long(x, [[0]])),
             TypeError,
@@ -325,13 +325,13 @@ def test_writing_where_gradients_are_recorded_is_refused(backend: Backend) -> No
         (lambda x: x.scatter(0, long(x, [[0]]), x.float()), TypeError, "scatter: dtypes differ"),
         (lambda x: x.scatter(0, long(x, [[0]]), x[0]), ValueError, "scatter: expected src of as"),
         (lambda x: x.scatter(0, long(x, [[0, 1]]), x[:, :1]), ValueError, "scatter: expected src"),
-        (lambda x: x.scatter_add(0, long(x, [[-1]]), x), IndexError, "scatter_add, dim 0"),
-        (lambda x: x.index_select(0, long(x, [3])), IndexError, "index_select, dim 0 .*index 3"),
-        (lambda x: x.index_select(0, long(x, [-1])), IndexError, "index_select, dim 0 .*index -1"),
+        (lambda x: x.scatter_add(0, long(x, [[-1]]), x), IndexError, "scatter_add: dim 0"),
+        (lambda x: x.index_select(0, long(x, [3])), IndexError, "index_select: dim 0 .*index 3"),
+        (lambda x: x.index_select(0, long(x, [-1])), IndexError, "index_select: dim 0 .*index -1"),
         (lambda x: x.index_select(0, long(x, [[0]])), ValueError, r"index_select: .*\(1, 1\)"),
-        (lambda x: x.take(long(x, [12])), IndexError, "take, dim 0 of size 12: found index 12"),
-        (lambda x: x.take_along_dim(long(x, [[4]]), 1), IndexError, "take_along_dim, dim 1"),
-        (lambda x: x.take_along_dim(long(x, [4]), 1), ValueError, "take_along_dim: expected x and"),
+        (lambda x: x.take(long(x, [12])), IndexError, "take: dim 0 of size 12: found index 12"),
+        (lambda x: x.take_along_dim(long(x, [[4]]), 1), IndexError, "take_along_dim: dim 1"),
+        (lambda x: x.take_along_dim(long(x, [4]), 1), ValueError, "take_along_dim: expected indi"),
         (lambda x: x.masked_select(x), TypeError, "masked_select: expected bool mask"),
         (lambda x: x.masked_select((x > 1)[:2]), ValueError, "masked_select: shapes"),
         (lambda x: F.one_hot(long(x, [0, 3]), 3), IndexError, "one_hot: found index 3, .* 0 to 2"),
@@ -357,7 +357,7 @@ def long(like: Tensor, data: Any) -> Tensor:
 
 def test_a_tensor_of_another_backend_is_named() -> None:
     x, index = tg.zeros(3, backend="numpy"), tg.tensor([0], backend="numba")
-    with pytest.raises(RuntimeError, match=r"numpy.*numba.*x\.to"):
+    with pytest.raises(RuntimeError, match=r"take: .*numba.*numpy.*\.to"):
         x[index]
 
 

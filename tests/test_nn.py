@@ -1,10 +1,13 @@
 """Modules as trees, their state, and the layers' corners."""
 
+from __future__ import annotations
+
 import copy
 import pickle
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import tinygrad_mnist as tg
 import tinygrad_mnist.nn.functional as F
@@ -184,8 +187,11 @@ def test_weights_are_the_same_on_every_backend() -> None:
         (lambda: nn.Dropout(1.5), "p must lie in 0 to 1, got 1.5"),
         (lambda: nn.Conv2d(3, 4, 5, groups=2), "multiples of groups 2"),
         (lambda: nn.Conv2d(1, 1, 0), "kernel_size must be an integer of at least 1"),
-        (lambda: nn.BatchNorm2d(3)(tg.ones(2, 4, 5, 5)), "expected 4 dims with 3 channels"),
-        (lambda: nn.Linear(3, 4)(tg.ones(2, 5)), r"linear: .*x \(2, 5\), weight \(4, 3\)"),
+        (
+            lambda: nn.BatchNorm2d(3)(tg.ones(2, 4, 5, 5)),
+            r"expected input \(N, 3, H, W\), got \(2, 4, 5, 5\)",
+        ),
+        (lambda: nn.Linear(3, 4)(tg.ones(2, 5)), r"Linear: expected input \(…, 3\), got \(2, 5\)"),
         (lambda: nn.Conv2d(1, 2, 5)(tg.ones(1, 1, 3, 3)), "larger than the padded image"),
         (lambda: optim.Adam([]), "got no parameters"),
         (lambda: optim.SGD([tg.ones(1)] * 2, lr=0.1), "given twice"),
@@ -212,6 +218,7 @@ def test_one_cycle_runs_to_its_end_and_no_further() -> None:
     for start in (0.0, 0.25, 1.0):
         schedule = optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 8, pct_start=start)
         for _ in range(8):
+            optimizer.step()
             schedule.step()
         with pytest.raises(ValueError, match="step 9 of a schedule of 8 steps"):
             schedule.step()
@@ -224,7 +231,7 @@ def test_one_cycle_runs_to_its_end_and_no_further() -> None:
 def test_only_a_parameter_or_none_takes_a_parameters_place(value: object) -> None:
     layer = nn.Linear(2, 2)
     with pytest.raises(
-        TypeError, match=r"cannot assign \w+ as parameter 'weight'.*Parameter\(…\) or None"
+        TypeError, match=r"cannot assign \w+ as parameter 'weight'.*a Parameter or None"
     ):
         layer.weight = value  # type: ignore[assignment]
     assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"]
@@ -234,15 +241,186 @@ def test_only_a_parameter_or_none_takes_a_parameters_place(value: object) -> Non
     assert [name for name, _ in layer.named_parameters()] == ["weight"]
 
 
-def test_other_attributes_are_plain() -> None:
+def test_a_parameters_place_stays_one_without_a_parameter() -> None:
+    layer = nn.Linear(2, 2)
+    layer.bias = None
+    layer.register_parameter("scale", None)
+    for name in ("bias", "scale"):
+        with pytest.raises(TypeError, match=f"cannot assign Tensor as parameter '{name}'"):
+            setattr(layer, name, tg.ones(2))
+    assert list(layer.state_dict()) == ["weight"]
+    layer.scale = layer.bias = nn.Parameter(tg.ones(2))
+    assert list(layer.state_dict()) == ["weight", "bias", "scale"]  # in the order of registration
+
+
+def test_a_buffers_place_takes_tensors_and_modules_places_take_modules() -> None:
     block = Block()
-    block.count = tg.ones(1)
+    block.count = tg.ones(3)
     block.note = tg.ones(3)
-    block.note = "free"
-    assert [name for name, _ in block.named_buffers()] == ["count"]
-    with pytest.raises(TypeError, match="cannot assign Tensor as parameter 'weight'"):
-        block.first.register_buffer("weight", tg.ones(1))
-    assert "weight" not in dict(block.first.named_buffers())
+    block.note = "free"  # a plain attribute takes anything
+    assert [(name, x.tolist()) for name, x in block.named_buffers()] == [("count", [1.0] * 3)]
+    with pytest.raises(TypeError, match="Block: cannot assign int as buffer 'count'"):
+        block.count = 1
+    with pytest.raises(TypeError, match="Block: cannot assign str as module 'first'"):
+        block.first = "layer"
+    block.first = nn.Parameter(tg.ones(1))
+    block.count = nn.ReLU()
+    assert [name for name, _ in block.named_parameters()] == ["first", "second.weight"]
+    assert [name for name, _ in block.named_children()] == ["second", "count"]
+    assert not list(block.buffers())
+
+
+def test_what_is_deleted_is_gone() -> None:
+    block = Block()
+    del block.first, block.count
+    assert list(block.state_dict()) == ["second.weight"]
+    block.count = 3  # no buffer's place any more
+    with pytest.raises(AttributeError, match="'Block' object has no attribute 'first'"):
+        block.first  # noqa: B018
+    assert "first" not in dir(block)
+    assert "second" in dir(block)
+
+
+def test_what_comes_into_a_plain_attribute_is_registered_then() -> None:
+    module = nn.Module()
+    module.late = None
+    module.early = nn.Parameter(tg.ones(1))
+    module.late = nn.Parameter(tg.ones(1))
+    assert [name for name, _ in module.named_parameters()] == ["early", "late"]
+
+
+@pytest.mark.parametrize(
+    ("register", "error", "message"),
+    [
+        (lambda m: m.register_buffer("a.b", tg.ones(1)), ValueError, "without dots .* 'a.b'"),
+        (lambda m: m.register_parameter("", None), ValueError, "without dots .* ''"),
+        (lambda m: m.add_module("forward", nn.ReLU()), ValueError, "'forward' already"),
+        (lambda m: m.register_buffer("first", tg.ones(1)), ValueError, "'first' already"),
+        (lambda m: m.register_parameter("count", None), ValueError, "'count' already"),
+        (lambda m: m.add_module(0, nn.ReLU()), TypeError, "string as name of a module, got 0"),
+        (lambda m: m.add_module("new", Block), TypeError, "cannot assign type as module 'new'"),
+        (lambda m: m.register_buffer("new", 1.0), TypeError, "cannot assign float as buffer"),
+        (
+            lambda m: m.register_buffer("new", nn.Parameter(tg.ones(1))),
+            TypeError,
+            "cannot assign Parameter as buffer",
+        ),
+        (
+            lambda m: m.register_parameter("new", tg.ones(1)),
+            TypeError,
+            "cannot assign Tensor as parameter",
+        ),
+    ],
+)
+def test_what_cannot_be_registered_is_not(register, error: type[Exception], message: str) -> None:
+    block = Block()
+    before = dict(vars(block)), dict(block._places)
+    with pytest.raises(error, match=f"Block.*{message}|{message}.*Block"):
+        register(block)
+    assert (vars(block), block._places) == before
+
+
+def test_a_buffer_that_is_not_persistent_is_in_no_state() -> None:
+    block = Block()
+    block.register_buffer("mask", tg.ones(2), persistent=False)
+    assert [name for name, _ in block.named_buffers()] == ["count", "mask"]
+    assert "mask" not in block.state_dict()
+    assert block.load_state_dict(block.state_dict()) == ([], [])
+    assert block.double().mask.dtype == np.float64
+    block.mask = tg.zeros(2)
+    assert "mask" not in block.state_dict()  # nor is what takes its place
+    block.register_buffer("mask", block.mask)
+    assert "mask" in block.state_dict()
+
+
+# ---- the tree
+
+
+def test_names_with_a_prefix_alone_or_every_one() -> None:
+    model = nn.Sequential(Block(), nn.BatchNorm1d(2))
+    first = model[0]
+    assert next(model.named_parameters("net"))[0] == "net.0.first.weight"
+    assert [n for n, _ in first.named_parameters(recurse=False)] == []
+    assert next(model[1].named_buffers(recurse=False))[0] == "running_mean"
+    every = [n for n, _ in first.named_parameters(remove_duplicate=False)]
+    assert every == ["first.weight", "first.bias", "second.weight"]
+    tied = nn.Sequential(first, first)
+    assert [n for n, _ in tied.named_modules("net")] == [
+        "net",
+        "net.0",
+        "net.0.first",
+        "net.0.second",
+    ]
+    assert [n for n, _ in tied.named_modules(remove_duplicate=False)][4:] == [
+        "1",
+        "1.first",
+        "1.second",
+    ]
+    assert list(tied.children()) == [first]
+    assert len(tied) == 2
+    assert list(first.state_dict(prefix="block.")) == [
+        f"block.{name}" for name in first.state_dict()
+    ]
+    assert first.state_dict(keep_vars=True)["first.bias"] is first.first.bias
+
+
+def test_parts_by_their_dotted_names() -> None:
+    model = nn.Sequential(Block())
+    assert model.get_submodule("") is model
+    assert model.get_submodule("0.first") is model[0].first
+    assert model.get_parameter("0.first.bias") is model[0].first.bias
+    assert model.get_buffer("0.count") is model[0].count
+
+
+@pytest.mark.parametrize(
+    ("find", "message"),
+    [
+        (
+            lambda m: m.get_submodule("0.frist"),
+            "get_submodule: no module 'frist' in Block for '0.frist'; there: 'first', 'second'",
+        ),
+        (lambda m: m.get_parameter("0.count"), "get_parameter: no parameter 'count' in Block"),
+        (lambda m: m.get_buffer("0.first.bias"), "get_buffer: no buffer 'bias' in Linear"),
+        (lambda m: m.get_parameter("1.first.bias"), "no module '1' in Sequential"),
+    ],
+)
+def test_a_dotted_name_that_is_not_there(find, message: str) -> None:
+    with pytest.raises(AttributeError, match=message):
+        find(nn.Sequential(Block()))
+
+
+def test_apply_reaches_what_is_below_first() -> None:
+    model, seen = nn.Sequential(Block()), []
+    assert model.apply(lambda module: seen.append(type(module).__name__)) is model
+    assert seen == ["Linear", "Linear", "Block", "Sequential"]
+
+
+def test_a_module_that_overrides_train_is_asked() -> None:
+    class Frozen(nn.BatchNorm1d):
+        def train(self, mode: bool = True) -> Frozen:
+            return super().train(False)
+
+    model = nn.Sequential(Frozen(2), nn.Dropout())
+    model.train()
+    assert [module.training for module in model] == [False, True]
+    with pytest.raises(TypeError, match="train: expected True or False, got 'eval'"):
+        model.train("eval")  # type: ignore[arg-type]
+
+
+def test_no_module_is_moved_halfway() -> None:
+    layer = nn.BatchNorm1d(2)
+    layer.weight.grad = tg.ones(2)
+    with pytest.raises(TypeError, match=r"BatchNorm1d\.to: expected a float dtype, got int64"):
+        layer.to("int64")
+    assert {x.dtype for x in layer.parameters()} == {np.dtype("float32")}
+    layer.num_batches_tracked = tg.tensor(2**24 + 1)  # no float32 holds it
+    moved = layer.to(device="cpu").double()
+    assert moved.num_batches_tracked.item() == 2**24 + 1
+    assert layer.weight.grad.dtype == layer.weight.dtype == np.float64
+    assert layer.float().running_var.dtype == np.float32
+
+
+# ---- the state
 
 
 def test_a_shared_layer_is_in_the_state_under_each_of_its_names() -> None:
@@ -256,7 +434,7 @@ def test_a_shared_layer_is_in_the_state_under_each_of_its_names() -> None:
     target = nn.Sequential(other, nn.ReLU(), other)
     target.load_state_dict(model.state_dict())
     assert_close(other.weight, layer.weight, rtol=0, atol=0)
-    with pytest.raises(ValueError, match=r"missing '2\.weight'; missing '2\.bias'"):
+    with pytest.raises(ValueError, match=r"missing '2\.weight', '2\.bias'"):
         target.load_state_dict({k: v for k, v in model.state_dict().items() if k[0] == "0"})
 
 
@@ -274,9 +452,74 @@ def test_a_state_of_other_things_than_arrays_names_the_key(value: object, got: s
     layer = nn.Linear(1, 1)
     before = layer.bias.tolist(), layer.weight.tolist()
     state = {"bias": np.ones(1, np.float32), "weight": value}
-    with pytest.raises(TypeError, match=f"'weight'.*tensor or NumPy array of numbers, got.*{got}"):
+    with pytest.raises(
+        TypeError, match=f"tensors or NumPy arrays of numbers, got .*{got} for 'weight'"
+    ):
         layer.load_state_dict(state)
     assert (layer.bias.tolist(), layer.weight.tolist()) == before
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_every_misfit_is_in_one_message_and_nothing_is_copied(strict: bool) -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    before = {name: x.tolist() for name, x in model.state_dict().items()}
+    state = {name: x.numpy() + 1 for name, x in model.state_dict().items() if name != "0.bias"}
+    state["0.weight"] = np.zeros((3, 3))
+    state["1.num_batches_tracked"] = np.float32(1.5)
+    state["1.weight"] = np.ones(4)
+    state["2.weight"] = np.zeros(1)
+    with pytest.raises(ValueError, match="load_state_dict: the state does not fit Sequential") as e:
+        model.load_state_dict(state, strict)
+    problems = [
+        *(["missing '0.bias'", "unexpected '2.weight'"] if strict else []),
+        "'0.weight' has shape (3, 3), expected (3, 2)",
+        "'1.weight' has shape (4,), expected (3,)",
+        "'1.num_batches_tracked' is of float32, which int64 does not hold",
+    ]
+    assert str(e.value).endswith(f": {'; '.join(problems)}")
+    assert {name: x.tolist() for name, x in model.state_dict().items()} == before
+
+
+def test_what_loading_returns_reads_as_in_pytorch() -> None:
+    layer = nn.Linear(2, 2)
+    assert repr(layer.load_state_dict(layer.state_dict())) == "<All keys matched successfully>"
+    found = layer.load_state_dict({"weight": tg.ones(2, 2), "more": 1}, strict=False)
+    assert (found.missing_keys, found.unexpected_keys) == (["bias"], ["more"])
+    assert str(found) == "_IncompatibleKeys(missing_keys=['bias'], unexpected_keys=['more'])"
+    with pytest.raises(TypeError, match=r"load_state_dict: expected a dict .*, got list"):
+        layer.load_state_dict([("weight", tg.ones(2, 2))])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ["float16", ">f4", "float64", "int8", "bool"])
+def test_arrays_of_other_dtypes_are_cast(dtype: str) -> None:
+    layer = nn.Linear(2, 1, bias=False)
+    layer.load_state_dict({"weight": np.array([[0, 1]], dtype)})
+    assert (layer.weight.tolist(), layer.weight.dtype) == ([[0.0, 1.0]], np.float32)
+
+
+def test_memory_that_cannot_be_written_is_seen_before_any_is() -> None:
+    model = nn.Sequential(nn.Linear(1, 1), nn.Module())
+    fixed = np.zeros(1, np.float32)
+    fixed.flags.writeable = False
+    model[1].register_buffer("fixed", tg.from_numpy(fixed, backend="numpy"))
+    before = model[0].weight.tolist()
+    with pytest.raises(RuntimeError, match="load_state_dict in place on read-only memory"):
+        model.load_state_dict({name: x + 1 for name, x in model.state_dict().items()})
+    assert model[0].weight.tolist() == before
+
+
+@pytest.mark.parametrize("through", ["tensors", "safetensors"])
+def test_a_state_of_pytorch_loads(through: str) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    theirs = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)).double()
+    state = theirs.state_dict()
+    if through == "safetensors":
+        files = pytest.importorskip("safetensors.torch", reason="PyTorch is not installed")
+        state = safetensors.numpy.load(files.save(state))
+    ours = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).double()
+    assert ours.load_state_dict(state) == ([], [])
+    for name, value in theirs.state_dict().items():
+        np.testing.assert_array_equal(ours.state_dict()[name].numpy(), value.numpy())
 
 
 # ---- copies
@@ -308,6 +551,27 @@ def test_a_copy_of_a_model_is_a_model_of_its_own(copied, backend: str) -> None:
         assert {name: value.tolist() for name, value in model.state_dict().items()} == before
         assert twin[0].weight.tolist() != before["0.weight"]
         assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_parameter_by_itself() -> None:
+    assert nn.Parameter().shape == (0,)
+    frozen = nn.Parameter(tg.ones(2, backend="numpy"), requires_grad=False)
+    assert repr(frozen) == "Parameter containing:\ntensor([1., 1.], backend=numpy)"
+    for twin in (copy.deepcopy(frozen), pickle.loads(pickle.dumps(frozen))):
+        assert (type(twin), twin.requires_grad, twin.tolist()) == (nn.Parameter, False, [1.0, 1.0])
+        assert not np.shares_memory(twin.numpy(), frozen.numpy())
+    trained = nn.Parameter(tg.ones(2))
+    trained.sum().backward()
+    twin = copy.deepcopy(trained)
+    assert (twin.requires_grad, twin.grad) == (True, None)
+    made = nn.Parameter(trained * 2)
+    assert made.is_leaf
+    assert made.requires_grad
+    assert type(made * 2) is tg.Tensor
+    with pytest.raises(TypeError, match="Parameter: expected a tensor, got list"):
+        nn.Parameter([1.0])  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="only float tensors can require grad"):
+        nn.Parameter(tg.arange(3))
 
 
 # ---- dtypes and types

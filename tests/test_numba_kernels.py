@@ -18,7 +18,7 @@ pytest.importorskip("numba")
 from tinygrad_mnist.backends.numba_backend import NumbaBackend
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
 from tinygrad_mnist.contract import kernel_names, spec
-from tinygrad_mnist.kernels import Backend
+from tinygrad_mnist.kernels import Backend, Conv, Pool
 
 NUMPY, NUMBA = NumpyBackend(), NumbaBackend()
 OVERRIDES = [name for name in kernel_names() if name in vars(NumbaBackend)]
@@ -56,74 +56,75 @@ def slopes(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
 
 @case("conv2d")
 def conv2d(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
-    for shapes, static in convolutions():
+    for shapes, conv in convolutions():
         x, weight, bias = (draw(*shape) for shape in shapes)
-        yield (x, weight, bias), static
-        yield (x, weight), static
+        yield (x, weight, bias), {"conv": conv}
+        yield (x, weight), {"conv": conv}
 
 
 @case("conv2d_dx")
 def conv2d_dx(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
-    for (x, weight, bias), static in convolutions():
-        dY = NUMPY.conv2d(draw(*x), draw(*weight), draw(*bias), **static)
-        yield (dY, draw(*weight)), {**static, "shape": x}
+    for (x, weight, bias), conv in convolutions():
+        dY = NUMPY.conv2d(draw(*x), draw(*weight), draw(*bias), conv=conv)
+        yield (dY, draw(*weight)), {"shape": x, "conv": conv}
 
 
 @case("conv2d_dw")
 def conv2d_dw(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
-    for (x, weight, bias), static in convolutions():
-        dY = NUMPY.conv2d(draw(*x), draw(*weight), draw(*bias), **static)
-        yield (dY, draw(*x)), {**static, "shape": weight}
+    for (x, weight, bias), conv in convolutions():
+        dY = NUMPY.conv2d(draw(*x), draw(*weight), draw(*bias), conv=conv)
+        yield (dY, draw(*x)), {"shape": weight, "conv": conv}
 
 
-def convolutions() -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    plain = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+def convolutions() -> Iterator[tuple[tuple[Any, ...], Conv]]:
+    plain = Conv(stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)
     yield ((3, 2, 7, 6), (4, 2, 3, 2), (4,)), plain
     yield ((50, 10, 12, 12), (20, 10, 5, 5), (20,)), plain  # several blocks
     yield ((1, 1, 1, 1), (1, 1, 1, 1), (1,)), plain
     yield ((0, 2, 5, 5), (3, 2, 3, 3), (3,)), plain
-    yield ((2, 2, 5, 6), (3, 2, 3, 3), (3,)), {**plain, "padding": (1, 2)}
-    yield ((2, 4, 6, 6), (6, 2, 3, 3), (6,)), {**plain, "groups": 2, "padding": (1, 1)}
-    yield ((2, 2, 9, 9), (3, 2, 3, 3), (3,)), {**plain, "stride": (2, 1)}
-    yield ((2, 2, 9, 9), (3, 2, 3, 3), (3,)), {**plain, "dilation": (1, 2)}
+    yield ((2, 2, 5, 6), (3, 2, 3, 3), (3,)), plain._replace(padding=(1, 2))
+    yield ((2, 4, 6, 6), (6, 2, 3, 3), (6,)), plain._replace(groups=2, padding=(1, 1))
+    yield ((2, 2, 9, 9), (3, 2, 3, 3), (3,)), plain._replace(stride=(2, 1))
+    yield ((2, 2, 9, 9), (3, 2, 3, 3), (3,)), plain._replace(dilation=(1, 2))
 
 
 @case("max_pool2d")
 def max_pool2d(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
-    for shape, static in poolings():
-        yield (draw(*shape),), static
-        yield (np.round(draw(*shape)),), static  # ties
+    for shape, pool in poolings():
+        yield (draw(*shape),), {"pool": pool}
+        yield (np.round(draw(*shape)),), {"pool": pool}  # ties
         x = draw(*shape)
         x.flat[::5], x.flat[1::7], x.flat[2::3] = NONE
-        yield (x,), static
-        yield (np.full_like(x, -np.inf),), static
+        yield (x,), {"pool": pool}
+        yield (np.full_like(x, -np.inf),), {"pool": pool}
 
 
 @case("max_pool2d_grad")
 def max_pool2d_grad(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
-    for shape, static in poolings():
-        y, index = NUMPY.max_pool2d(draw(*shape), **static)
-        yield (y, index), {**static, "shape": shape}
+    for shape, pool in poolings():
+        y, index = NUMPY.max_pool2d(draw(*shape), pool=pool)
+        static = {"shape": shape, "pool": pool}
+        yield (y, index), static
         y[..., :1] = np.inf
-        yield (y, index), {**static, "shape": shape}
-        yield (y, index - 2), {**static, "shape": shape}  # cells that no window has
+        yield (y, index), static
+        yield (y, index - 2), static  # cells that no window has
 
 
 @case("max_pool2d_take")
 def max_pool2d_take(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
-    for shape, static in poolings():
+    for shape, pool in poolings():
         x = draw(*shape)
-        index = NUMPY.max_pool2d(x, **static)[1]
-        yield (x, index), static
-        yield (x, index - 2), static
+        index = NUMPY.max_pool2d(x, pool=pool)[1]
+        yield (x, index), {"pool": pool}
+        yield (x, index - 2), {"pool": pool}
 
 
-def poolings() -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:
-    plain = {"size": (2, 2), "stride": (2, 2), "padding": (0, 0)}
+def poolings() -> Iterator[tuple[tuple[int, ...], Pool]]:
+    plain = Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))
     for shape in ((3, 2, 8, 24), (2, 3, 5, 7), (1, 1, 2, 2), (0, 2, 4, 4)):
         yield shape, plain
-    yield (2, 2, 7, 7), {"size": (3, 3), "stride": (2, 2), "padding": (1, 1)}
-    yield (2, 2, 6, 6), {**plain, "padding": (1, 1)}
+    yield (2, 2, 7, 7), Pool(size=(3, 3), stride=(2, 2), padding=(1, 1))
+    yield (2, 2, 6, 6), plain._replace(padding=(1, 1))
 
 
 @case("batch_norm")
@@ -191,34 +192,67 @@ def take_scaled(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
         yield (x, np.zeros(0, np.int64)), static
 
 
+SHARED = {"lr": 0.1, "weight_decay": 0.0, "maximize": False}
+SHAPES = ((6, 5), (1,), (0,), (3, 2, 2), (200,))
+
+
+def updates(draw: Draw, dtype: np.dtype, letters: str, *settings: dict[str, Any]) -> Iterator[Case]:
+    """Parameters, gradients and moments for each of the settings, and what is infinite or NaN.
+
+    ``letters`` has one for each list of moments: "m", "v" for one of squares, "-" for none.
+    """
+    infinite = np.array([np.inf, -np.inf, np.nan, 1], dtype)
+    kinds = [{"v": np.square, "m": lambda x: x / 9, "-": None}[letter] for letter in letters]
+    for static in settings:
+        moments = [[kind(draw(*s)) for s in SHAPES] if kind else [] for kind in kinds]
+        p, g = ([draw(*s) for s in SHAPES] for _ in range(2))
+        yield (p, g, *moments), static
+        few = [[abs(draw(4))] if kind else [] for kind in kinds]
+        yield ([infinite.copy()], [infinite[::-1].copy()], *few), static
+
+
 @case("sgd_")
 def sgd(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
-    plain = {"lr": 0.1, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False}
-    shapes = ((6, 5), (1,), (0,), (3, 2, 2))
-    for change in (
-        {},
-        {"weight_decay": 0.1},
-        {"momentum": 0.9},
-        {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
-        {"momentum": 0.9, "dampening": 0.5, "lr": 1},
-    ):
-        for step in (1, 3):
-            held = len(shapes) if "momentum" in change else 0
-            lists = ([draw(*s) for s in shapes[:n]] for n in (len(shapes), len(shapes), held))
-            yield tuple(lists), {**plain, **change, "step": step}
-    infinite = np.array([np.inf, -np.inf, np.nan, 1], dtype)
-    yield ([infinite], [draw(4)], []), {**plain, "step": 1}
+    plain = {**SHARED, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "first": False}
+    upwards = {"weight_decay": 0.1, "maximize": True}
+    yield from updates(draw, dtype, "-", plain, {**plain, "weight_decay": 0.1})
+    plain = {**plain, "momentum": 0.9}
+    yield from updates(draw, dtype, "m", plain, {**plain, "dampening": 0.5, "first": True})
+    yield from updates(draw, dtype, "m", {**plain, "nesterov": True}, {**plain, **upwards})
 
 
 @case("adam_")
 def adam(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
-    plain = {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
-    shapes = ((6, 5), (1,), (0,), (3, 2, 2), (200,))
-    for change in ({}, {"weight_decay": 0.1}):
-        p, g, m, v = ([draw(*s) for s in shapes] for _ in range(4))
-        yield (p, g, m, [x * x for x in v]), {**plain, **change, "step": 3}
-    infinite = np.array([np.inf, -np.inf, np.nan, 1], dtype)
-    yield ([infinite], [infinite[::-1].copy()], [draw(4)], [draw(4) ** 2]), {**plain, "step": 1}
+    plain = {**SHARED, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": 3}
+    plain = {**plain, "decoupled_weight_decay": False}
+    decoupled = {**plain, "weight_decay": 0.1, "decoupled_weight_decay": True}
+    upwards = {**plain, "weight_decay": 0.1, "maximize": True, "step": 1}
+    yield from updates(draw, dtype, "mv-", plain, decoupled, upwards)
+    yield from updates(draw, dtype, "mvv", plain, decoupled, upwards)
+
+
+@case("adagrad_")
+def adagrad(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    plain = {**SHARED, "lr_decay": 0.1, "eps": 1e-10, "step": 3}
+    yield from updates(draw, dtype, "v", plain, {**plain, "weight_decay": 0.1, "maximize": True})
+
+
+@case("adadelta_")
+def adadelta(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    plain = {**SHARED, "rho": 0.9, "eps": 1e-6, "step": 3}
+    yield from updates(draw, dtype, "vv", plain, {**plain, "weight_decay": 0.1, "maximize": True})
+
+
+@case("rmsprop_")
+def rmsprop(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    plain = {**SHARED, "alpha": 0.9, "eps": 1e-8, "momentum": 0.0, "step": 3}
+    yield from updates(draw, dtype, "v--", plain, {**plain, "weight_decay": 0.1})
+    yield from updates(draw, dtype, "v-m", {**plain, "momentum": 0.9, "maximize": True})
+    plain = {**plain, "alpha": 0.5}
+    for (p, g, v, a, b), static in updates(draw, dtype, "vmm", {**plain, "momentum": 0.9}):
+        v = [1 + x for x in v]  # so that it stays above the square of the average
+        yield (p, g, v, a, []), {**static, "momentum": 0.0}
+        yield (p, g, v, a, b), static
 
 
 def cases_of(name: str, dtype: str) -> list[Case]:
@@ -371,16 +405,27 @@ def test_an_index_outside_is_an_error_and_never_read(bad: int) -> None:
         NUMBA.take_scaled(images, target, dtype=np.dtype(np.float32), **static)
 
 
+HALVED: dict[str, tuple[int, dict[str, Any]]] = {  # moments, and what keeps half of each
+    "sgd_": (1, {"momentum": 0.5, "dampening": 0.0, "nesterov": False, "first": False}),
+    "adam_": (3, {"beta1": 0.5, "beta2": 0.5, "eps": 1e-8, "decoupled_weight_decay": False}),
+    "adadelta_": (2, {"rho": 0.5, "eps": 1e-6}),
+    "rmsprop_": (3, {"alpha": 0.5, "momentum": 0.5, "eps": 1e-8}),
+}
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_moments_that_became_denormal_are_zero(dtype: str) -> None:
-    tiny = np.finfo(dtype).tiny
-    p, g, m, v = (np.full(4, x, dtype) for x in (1, 0, tiny, 1))
-    NUMBA.adam_([p], [g], [m], [v], lr=0.1, beta1=0.5, beta2=0.9, eps=1e-8, weight_decay=0, step=9)
-    assert not m.any()
-    buffer = np.full(4, tiny, dtype)
-    NUMBA.sgd_([p], [g], [buffer], lr=0.1, momentum=0.5, dampening=0, weight_decay=0,
-               nesterov=False, step=9)  # fmt: skip
-    assert not buffer.any()
+@pytest.mark.parametrize("backend", (NUMPY, NUMBA), ids=("numpy", "numba"))
+@pytest.mark.parametrize("name", HALVED)
+def test_moments_that_became_denormal_are_zero(name: str, backend: Backend, dtype: str) -> None:
+    count, static = HALVED[name]
+    static = {**SHARED, **static} | ({} if name == "sgd_" else {"step": 9})
+    p, g = np.ones(4, dtype), np.zeros(4, dtype)
+    moments = [np.full(4, np.finfo(dtype).tiny) for _ in range(count)]
+    if name == "adam_":
+        moments[2][:] = 0  # the largest so far
+    getattr(backend, name)([p], [g], *([m] for m in moments), **static)
+    assert not np.any(moments)
+    assert (p == 1).all()
 
 
 def test_sigmoid_and_softmax_are_accurate_in_the_tails() -> None:
@@ -395,12 +440,15 @@ PROGRAM = """
 import numpy as np
 from tinygrad_mnist.backends.numba_backend import NumbaBackend
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
+from tinygrad_mnist.kernels import Pool
 
 x = np.random.default_rng(0).standard_normal((4, 10)).astype(np.float32)
 target, p = np.array([1, 2, 3, 9]), [x.copy() for _ in range(4)]
 static = dict(shape=(3, 3), key=2**64 - 5, dtype=np.dtype(np.float32))
-pool = dict(size=(2, 2), stride=(2, 2), padding=(0, 0))
-adam = dict(lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0, step=2)
+pool = Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))
+shared = dict(lr=0.1, weight_decay=0.1, maximize=True, eps=1e-8, step=2)
+adam = dict(beta1=0.9, beta2=0.99, decoupled_weight_decay=False, **shared)
+rmsprop = dict(alpha=0.9, momentum=0.5, **shared)
 
 def results(backend):
     yield backend.sigmoid(x)
@@ -408,11 +456,14 @@ def results(backend):
     yield backend.cross_entropy_grad(x[:, 0].copy(), x, target, ignore_index=-100)
     yield backend.dropout_mask(p=0.5, **static)
     yield backend.uniform(**static)
-    yield from backend.max_pool2d(x.reshape(1, 1, 4, 10), **pool)
+    yield from backend.max_pool2d(x.reshape(1, 1, 4, 10), pool=pool)
     yield from backend.batch_norm(x.reshape(2, 2, 10), x[0, :2], x[1, :2], eps=1e-5)
-    lists = [[x.copy()] for _ in range(3)] + [[x * x]]
-    backend.adam_(*lists, **adam)
-    yield lists[0][0]
+    update, new = p[0].copy(), lambda: [x * x + 1]
+    backend.adam_([update], [x], [x.copy()], new(), new(), **adam)
+    backend.adagrad_([update], [x], new(), lr_decay=0.1, **shared)
+    backend.adadelta_([update], [x], new(), new(), rho=0.9, **shared)
+    backend.rmsprop_([update], [x], new(), [x / 9], [x.copy()], **rmsprop)
+    yield update
 
 for ours, theirs in zip(results(NumbaBackend()), results(NumpyBackend()), strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)

@@ -437,9 +437,10 @@ def test_training_step_without_transfers(strict: StrictBackend) -> None:
             p.grad = None
         loss.backward()
         lists = [[p.array for p in parameters], [p.grad.array for p in parameters]]
-        lists += [[b.array for b in buffers], [b.array for b in more]]
-        adam = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0, "step": 1}
-        call(strict, "adam_", lists, {"lr": 0.01, **adam})
+        lists += [[b.array for b in buffers], [b.array for b in more], []]
+        adam = {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0}
+        adam |= {"decoupled_weight_decay": False, "maximize": False, "step": 1}
+        call(strict, "adam_", lists, adam)
         for p in parameters:
             p.version[0] += 1
         return loss
@@ -457,10 +458,15 @@ OPTIMIZERS: list[Callable[[Any], optim.Optimizer]] = [
     lambda parameters: optim.SGD(parameters, lr=0.05),
     lambda parameters: optim.SGD(parameters, lr=0.05, momentum=0.9, nesterov=True),
     lambda parameters: optim.Adam(parameters, lr=0.01, weight_decay=1e-4),
+    lambda parameters: optim.AdamW(parameters, lr=0.01, amsgrad=True),
+    lambda parameters: optim.Adagrad(parameters, lr=0.05),
+    lambda parameters: optim.Adadelta(parameters, weight_decay=1e-4),
+    lambda parameters: optim.RMSprop(parameters, lr=0.001, momentum=0.9, centered=True),
 ]
+NAMES = ["sgd", "momentum", "adam", "adamw", "adagrad", "adadelta", "rmsprop"]
 
 
-@pytest.mark.parametrize("optimizer_of", OPTIMIZERS, ids=["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer_of", OPTIMIZERS, ids=NAMES)
 def test_training_of_modules_without_transfers(
     optimizer_of: Callable[[Any], optim.Optimizer], strict: StrictBackend
 ) -> None:

@@ -71,7 +71,7 @@ def test_the_truth_of_several_elements_is_refused() -> None:
 def test_matmul_takes_arrays_on_either_side() -> None:
     x, y = np.ones((2, 3), np.float32), np.ones((3, 2), np.float32)
     assert (T(x) @ y).tolist() == (x @ T(y)).tolist() == [[3.0, 3.0], [3.0, 3.0]]
-    with pytest.raises(ValueError, match="leading dims of shapes"):
+    with pytest.raises(ValueError, match=r"shapes \(2,\) and \(4,\), of \(2, 3, 3\) and"):
         tg.ones(2, 3, 3) @ tg.ones(4, 3, 3)
 
 
@@ -240,7 +240,7 @@ def test_gradients_accumulate_in_the_tensor_that_is_there() -> None:
 def test_no_write_mixes_backends(backend: Backend) -> None:
     other = tg.ones(2, backend="numpy" if backend.name != "numpy" else "numba")
     for write in (lambda: tg.ones(2).add_(other), lambda: tg.ones(2).lerp_(other, 0.5)):
-        with pytest.raises(RuntimeError, match="one operand is on the backend"):
+        with pytest.raises(RuntimeError, match="found an operand on the backend"):
             write()
     with pytest.raises(RuntimeError, match="found a gradient on the backend"):
         (tg.ones(2, requires_grad=True) + 1).backward(other)

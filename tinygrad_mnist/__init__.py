@@ -32,9 +32,12 @@ from tinygrad_mnist.backend import set_backend as set_backend
 from tinygrad_mnist.backend import use_backend as use_backend
 from tinygrad_mnist.checks import DTYPES as _DTYPES
 from tinygrad_mnist.creation import arange as arange
+from tinygrad_mnist.creation import as_tensor as as_tensor
 from tinygrad_mnist.creation import empty as empty
 from tinygrad_mnist.creation import empty_like as empty_like
 from tinygrad_mnist.creation import eye as eye
+from tinygrad_mnist.creation import from_dlpack as from_dlpack
+from tinygrad_mnist.creation import from_numpy as from_numpy
 from tinygrad_mnist.creation import full as full
 from tinygrad_mnist.creation import full_like as full_like
 from tinygrad_mnist.creation import linspace as linspace
@@ -46,16 +49,14 @@ from tinygrad_mnist.creation import randint as randint
 from tinygrad_mnist.creation import randn as randn
 from tinygrad_mnist.creation import randn_like as randn_like
 from tinygrad_mnist.creation import randperm as randperm
+from tinygrad_mnist.creation import tensor as tensor
 from tinygrad_mnist.creation import zeros as zeros
 from tinygrad_mnist.creation import zeros_like as zeros_like
 from tinygrad_mnist.functions import *
+from tinygrad_mnist.random import Generator as Generator
 from tinygrad_mnist.random import initial_seed as initial_seed
 from tinygrad_mnist.random import manual_seed as manual_seed
 from tinygrad_mnist.tensor import Tensor as Tensor
-from tinygrad_mnist.tensor import as_tensor as as_tensor
-from tinygrad_mnist.tensor import from_dlpack as from_dlpack
-from tinygrad_mnist.tensor import from_numpy as from_numpy
-from tinygrad_mnist.tensor import tensor as tensor
 
 bool_, uint8, int8, int16, int32, int64, float32, float64 = _DTYPES
 bool, int, long, float, double = bool_, int32, int64, float32, float64

@@ -13,7 +13,6 @@ import sys
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass
-from types import TracebackType
 
 from tinygrad_mnist import config
 from tinygrad_mnist.kernels import Backend
@@ -103,12 +102,7 @@ class use_backend:
         _scoped.set((*_scoped.get(), self._backend))
         return self._backend
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         _scoped.set(_scoped.get()[:-1])
 
 

@@ -1,4 +1,4 @@
-"""Checks of what people pass: operands, dtypes, dims, shapes, settings of windows.
+"""Checks of what people pass: operands, dtypes, dims, shapes.
 
 Each raises one error that names the op, what it got and what it takes.
 """
@@ -21,6 +21,13 @@ DTYPES = tuple(
     np.dtype(name)
     for name in ("bool", "uint8", "int8", "int16", "int32", "int64", "float32", "float64")
 )
+
+
+
+def own_dtype(array: np.ndarray) -> np.ndarray:
+    """``array`` with NumPy's own dtype: a pickled one equals it, and kernels ask which it is."""
+    dtype = np.dtype(array.dtype.str)
+    return array if array.dtype is dtype else array.view(dtype)
 
 
 # ---- operands
@@ -184,10 +191,21 @@ def held(name: str, x: Any, dtype: np.dtype) -> Any:
     """
     if dtype.kind in "bf":
         return bool(x) if dtype.kind == "b" else x
-    limits = _limits(dtype)
-    if not math.isfinite(x) or not limits.min <= int(x) <= limits.max:
-        raise OverflowError(f"{name}: {x} does not fit the tensor's dtype {dtype}")
+    if not math.isfinite(x):
+        raise OverflowError(f"{name}: found {x}, which {dtype} does not hold")
+    check_holds(name, dtype, int(x), int(x))
     return int(x)
+
+
+def check_holds(name: str, dtype: np.dtype, least: Any, most: Any) -> None:
+    """OverflowError where an integer ``dtype`` does not hold numbers from ``least`` to ``most``."""
+    if dtype.kind in "iu":
+        limits = _limits(dtype)
+        if least < limits.min or most > limits.max:
+            found = least if least == most else f"{least} to {most}"
+            raise OverflowError(
+                f"{name}: found {found}, {dtype} holds {limits.min} to {limits.max}"
+            )
 
 
 def _no_dtype(name: str, what: str) -> TypeError:

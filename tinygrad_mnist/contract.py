@@ -28,7 +28,7 @@ _NOT_KERNELS = frozenset({"unusable", "asarray", "to_numpy", "check_index"})
 def spec(name: str) -> Spec:
     """The contract's entry for the kernel ``name``; KeyError if there is none."""
     if name not in kernel_names():
-        raise KeyError(f"the contract has no kernel {name!r}; see tinygrad_mnist/kernels.py")
+        raise KeyError(f"the contract has no kernel {name!r}; see tinygrad_mnist/kernels/")
     kernel = getattr(Backend, name)
     parameters = list(inspect.signature(kernel).parameters.values())[1:]
     return Spec(
@@ -46,6 +46,7 @@ def kernel_names() -> tuple[str, ...]:
     """Every kernel of the contract, in the order of its definition."""
     return tuple(
         name
-        for name, value in vars(Backend).items()
+        for room in reversed(Backend.__mro__[:-1])
+        for name, value in vars(room).items()
         if not name.startswith("_") and callable(value) and name not in _NOT_KERNELS
     )

@@ -1,4 +1,4 @@
-"""Making tensors of numbers and at random; ``tensor`` and its kin make them of data.
+"""Making tensors: of data, of numbers and at random.
 
 Everywhere: ``dtype``, ``requires_grad`` (of floats only: RuntimeError) and ``backend`` as keywords;
 sizes as integers or as one tuple. TypeError for sizes that are no integers and for dtypes that are
@@ -9,30 +9,155 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from tinygrad_mnist import random
 from tinygrad_mnist.autograd.graph import wrap
+from tinygrad_mnist.autograd.record import filled
 from tinygrad_mnist.backend import resolve
 from tinygrad_mnist.checks import (
     FLOAT,
     INT,
+    check_holds,
     checked_dtype,
     checked_integer,
     no_tensor,
+    own_dtype,
     shape_of,
     shown,
 )
 from tinygrad_mnist.dispatch import call
 from tinygrad_mnist.in_place import normal, uniform
-from tinygrad_mnist.kernels import Shape
+from tinygrad_mnist.kernels import Backend, Shape
 from tinygrad_mnist.ops.shapes import cat
 from tinygrad_mnist.ops.table import named
-from tinygrad_mnist.tensor import Tensor, from_host
+from tinygrad_mnist.tensor import Tensor, host_array
 
 F64 = np.dtype(np.float64)
+
+# ---- of data
+
+
+def tensor(
+    data: Any, dtype: Any = None, requires_grad: bool = False, backend: Any = None
+) -> Tensor:
+    """A new tensor with a copy of ``data``: a number, a NumPy array, a tensor or nested lists.
+
+    Python floats become float32, integers int64; arrays and tensors keep their dtypes, also in
+    lists. TypeError for dtypes that are not supported, ValueError for ragged lists, RuntimeError
+    for tensors in a list that require grad (``stack`` keeps their graph).
+    """
+    if isinstance(data, Tensor):
+        made = as_tensor(data.detach(), dtype, backend).clone()
+    else:
+        made = from_host(host_array("tensor", data, dtype), backend, copy=True)
+    return made.requires_grad_() if requires_grad else made
+
+
+def as_tensor(data: Any, dtype: Any = None, backend: Any = None) -> Tensor:
+    """``data`` as a tensor, sharing memory where dtype and backend allow."""
+    if isinstance(data, Tensor):
+        return data.to(dtype=dtype, backend=backend)
+    return from_host(host_array("tensor", data, dtype), backend, copy=False)
+
+
+def from_numpy(array: np.ndarray, backend: Any = None) -> Tensor:
+    """A NumPy array as a tensor that shares its memory on backends of the host.
+
+    TypeError for anything else.
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"from_numpy: expected a NumPy array, got {type(array).__name__}")
+    return from_host(host_array("from_numpy", array), backend, copy=False)
+
+
+def from_dlpack(x: Any, backend: Any = None) -> Tensor:
+    """An array or tensor of any library that has ``__dlpack__``, sharing its memory.
+
+    Memory of the host is shared on backends of the host, a GPU's on that GPU's backend. TypeError
+    for anything else and for dtypes that are not supported, BufferError where memory cannot be had.
+    """
+    if not hasattr(x, "__dlpack__") or not hasattr(x, "__dlpack_device__"):
+        raise TypeError(f"from_dlpack: expected what has __dlpack__, got {type(x).__name__}")
+    kind, _ = x.__dlpack_device__()
+    target = resolve(backend)
+    try:
+        array = (np if kind == 1 else target.xp).from_dlpack(x)
+    except RuntimeError as error:  # NumPy's for a dtype or a device that it does not know
+        raise TypeError(f"from_dlpack: {error} The backend is {target.name!r}.") from error
+    checked_dtype(array.dtype, "from_dlpack")
+    made: Tensor = wrap(Tensor, target.asarray(array), target)
+    return made
+
+
+def from_host(array: np.ndarray, backend: Any, copy: bool) -> Tensor:
+    """A NumPy array of a supported dtype on the chosen backend."""
+    target = resolve(backend)
+    array = np.array(array, order="C") if copy else array
+    return wrap(Tensor, target.asarray(own_dtype(array)), target)
+
+
+# ---- of a size, and like a tensor
+
+Make = Callable[[str, Shape, np.dtype, Backend], Tensor]  # the first is what errors begin with
+
+
+class OfSize(Protocol):
+    """``zeros(2, 3)``, ``zeros((2, 3))``."""
+
+    def __call__(
+        self,
+        size: Any = (),
+        *more: int,
+        dtype: Any = None,
+        requires_grad: bool = False,
+        backend: Any = None,
+    ) -> Tensor: ...
+
+
+class LikeTensor(Protocol):
+    """``zeros_like(x)``."""
+
+    def __call__(
+        self, x: Tensor, *, dtype: Any = None, requires_grad: bool = False, backend: Any = None
+    ) -> Tensor: ...
+
+
+def _of_size(name: str, make: Make, doc: str) -> OfSize:
+    def of_size(
+        size: Any = (),
+        *more: int,
+        dtype: Any = None,
+        requires_grad: bool = False,
+        backend: Any = None,
+    ) -> Tensor:
+        shape, kind = _sizes(name, (size, *more)), checked_dtype(dtype or FLOAT, name)
+        return make(name, shape, kind, resolve(backend)).requires_grad_(requires_grad)
+
+    made: OfSize = named(of_size, name, doc)
+    return made
+
+
+def _like(name: str, make: Make) -> LikeTensor:
+    def like(
+        x: Tensor, *, dtype: Any = None, requires_grad: bool = False, backend: Any = None
+    ) -> Tensor:
+        kind, target = _kind_like(name, x, dtype, backend)
+        return make(name, x.shape, kind, target).requires_grad_(requires_grad)
+
+    doc = f"``{name[:-5]}`` of the shape of ``x``, by default of its dtype, on its backend."
+    made: LikeTensor = named(like, name, doc)
+    return made
+
+
+def _kind_like(name: str, x: Any, dtype: Any, backend: Any) -> tuple[np.dtype, Backend]:
+    """The dtype and backend that are given, else those of ``x``. TypeError for no tensor."""
+    if not isinstance(x, Tensor):
+        raise no_tensor(name, "the first argument", x)
+    return checked_dtype(dtype or x.dtype, name), resolve(backend or x.backend)
+
 
 # ---- of one number
 
@@ -46,41 +171,51 @@ def full(
     backend: Any = None,
 ) -> Tensor:
     """A tensor of ``size`` that holds ``fill_value`` everywhere, by default of its dtype."""
-    return _full("full", (size,), fill_value, dtype, requires_grad, backend)
+    _check_fill("full", fill_value)
+    shape, kind = _sizes("full", (size,)), checked_dtype(dtype or type(fill_value), "full")
+    return _full("full", shape, fill_value, kind, resolve(backend)).requires_grad_(requires_grad)
 
 
-def zeros(
-    size: Any = (),
-    *more: int,
+def full_like(
+    x: Tensor,
+    fill_value: float,
+    *,
     dtype: Any = None,
     requires_grad: bool = False,
     backend: Any = None,
 ) -> Tensor:
-    """A tensor of zeros, float32 by default."""
-    return _full("zeros", (size, *more), 0, dtype or FLOAT, requires_grad, backend)
+    """``full`` of the shape of ``x``, by default of its dtype, on its backend."""
+    kind, target = _kind_like("full_like", x, dtype, backend)
+    _check_fill("full_like", fill_value)
+    return _full("full_like", x.shape, fill_value, kind, target).requires_grad_(requires_grad)
 
 
-def ones(
-    size: Any = (),
-    *more: int,
-    dtype: Any = None,
-    requires_grad: bool = False,
-    backend: Any = None,
-) -> Tensor:
-    """A tensor of ones, float32 by default."""
-    return _full("ones", (size, *more), 1, dtype or FLOAT, requires_grad, backend)
+def _check_fill(name: str, value: Any) -> None:
+    if not isinstance(value, int | float | np.integer | np.floating | np.bool_):
+        raise TypeError(f"{name}: fill_value must be a number, got {shown(value)}")
 
 
-def empty(
-    size: Any = (),
-    *more: int,
-    dtype: Any = None,
-    requires_grad: bool = False,
-    backend: Any = None,
-) -> Tensor:
-    """A tensor whose elements nobody should read before writing them; here they are 0."""
-    return _full("empty", (size, *more), 0, dtype or FLOAT, requires_grad, backend)
+def _full(name: str, shape: Shape, value: Any, dtype: np.dtype, backend: Backend) -> Tensor:
+    check_holds(name, dtype, value, value)
+    return filled(Tensor, backend, shape, value, dtype)
 
+
+def _zeros(name: str, shape: Shape, dtype: np.dtype, backend: Backend) -> Tensor:
+    return _full(name, shape, 0, dtype, backend)
+
+
+def _ones(name: str, shape: Shape, dtype: np.dtype, backend: Backend) -> Tensor:
+    return _full(name, shape, 1, dtype, backend)
+
+
+zeros = _of_size("zeros", _zeros, "A tensor of zeros, float32 by default.")
+ones = _of_size("ones", _ones, "A tensor of ones, float32 by default.")
+empty = _of_size(
+    "empty", _zeros, "A tensor whose elements nobody should read before writing them; here 0."
+)
+zeros_like = _like("zeros_like", _zeros)
+ones_like = _like("ones_like", _ones)
+empty_like = _like("empty_like", _zeros)
 
 # ---- of many
 
@@ -109,7 +244,7 @@ def arange(
     if step == 0 or (last - first) * step < 0:
         raise ValueError(f"arange: a step of {step} does not lead from {first} to {last}")
     size = math.ceil((last - first) / step) if kind.kind == "f" else -((first - last) // step)
-    _check_holds("arange", kind, first, first + step * max(0, size - 1))
+    check_holds("arange", kind, *sorted((first, first + step * max(0, size - 1))))
     static = {"start": first, "step": step, "size": size, "dtype": kind}
     return _made("arange", static, requires_grad, backend)
 
@@ -131,7 +266,7 @@ def linspace(
     kind = checked_dtype(dtype or FLOAT, "linspace")
     first = _number("linspace", "start", start, F64)
     last = _number("linspace", "end", end, F64)
-    _check_holds("linspace", kind, int(first), int(last))
+    check_holds("linspace", kind, *sorted((int(first), int(last))))
     step = (last - first) / (size - 1) if size > 1 else 0.0
     half = size // 2 if size > 1 else size
     up = {"start": first, "step": step, "size": half, "dtype": kind}
@@ -159,34 +294,28 @@ def eye(
 # ---- at random
 
 
-def rand(
-    size: Any = (),
-    *more: int,
-    dtype: Any = None,
-    requires_grad: bool = False,
-    backend: Any = None,
-) -> Tensor:
-    """Uniform numbers in [0, 1) from the seeded stream, the same bits on every backend.
-
-    TypeError for a dtype that is not float.
-    """
-    shape, kind = _sizes("rand", (size, *more)), checked_dtype(dtype or FLOAT, "rand")
-    return uniform("rand", Tensor, shape, kind, resolve(backend)).requires_grad_(requires_grad)
+def _uniform(name: str, shape: Shape, dtype: np.dtype, backend: Backend) -> Tensor:
+    return uniform(name, Tensor, shape, dtype, backend)
 
 
-def randn(
-    size: Any = (),
-    *more: int,
-    dtype: Any = None,
-    requires_grad: bool = False,
-    backend: Any = None,
-) -> Tensor:
-    """Normal numbers, mean 0 and deviation 1, from the seeded stream.
+def _normal(name: str, shape: Shape, dtype: np.dtype, backend: Backend) -> Tensor:
+    return normal(name, Tensor, shape, dtype, backend)
 
-    TypeError for a dtype that is not float.
-    """
-    shape, kind = _sizes("randn", (size, *more)), checked_dtype(dtype or FLOAT, "randn")
-    return normal("randn", Tensor, shape, kind, resolve(backend)).requires_grad_(requires_grad)
+
+rand = _of_size(
+    "rand",
+    _uniform,
+    "Uniform numbers in [0, 1) from the seeded stream, the same bits on every backend.\n\n"
+    "TypeError for a dtype that is not float.",
+)
+randn = _of_size(
+    "randn",
+    _normal,
+    "Normal numbers, mean 0 and deviation 1, from the seeded stream.\n\n"
+    "TypeError for a dtype that is not float.",
+)
+rand_like = _like("rand_like", _uniform)
+randn_like = _like("randn_like", _normal)
 
 
 def randint(
@@ -213,7 +342,7 @@ def randint(
     if not 0 < last - first <= 2**32:
         raise ValueError(f"randint: expected 0 < high - low ≤ 2**32, got {first} and {last}")
     shape, kind = _sizes("randint", (size,)), checked_dtype(dtype or INT, "randint")
-    _check_holds("randint", kind, first, last - 1)
+    check_holds("randint", kind, first, last - 1)
     high_bits, low_bits = (rand(shape, dtype=F64, backend=backend) for _ in range(2))  # 24 each
     u = high_bits + low_bits * 2.0**-24
     drawn: Tensor = (u * (last - first)).floor().long() + first
@@ -226,39 +355,9 @@ def randperm(
     """0 … n−1 in random order, int64 by default: drawn on the host, as all shuffles are."""
     (size,) = _sizes("randperm", (checked_integer("randperm", "n", n),))
     kind = checked_dtype(dtype or INT, "randperm")
-    _check_holds("randperm", kind, 0, max(0, size - 1))
+    check_holds("randperm", kind, 0, max(0, size - 1))
     order = random.generator().permutation(size).astype(kind)
     return from_host(order, backend, copy=False).requires_grad_(requires_grad)
-
-
-# ---- like a tensor
-
-
-def _like(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    name = f"{make.__name__}_like"
-
-    def like(
-        x: Tensor, *args: Any, dtype: Any = None, backend: Any = None, **kwargs: Any
-    ) -> Tensor:
-        if not isinstance(x, Tensor):
-            raise no_tensor(name, "the first argument", x)
-        dtype, backend = dtype or x.dtype, backend or x.backend
-        try:
-            return make(x.shape, *args, dtype=dtype, backend=backend, **kwargs)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise type(error)(str(error).replace(make.__name__, name, 1)) from error
-
-    doc = f"``{make.__name__}`` of the shape of ``x``, by default of its dtype, on its backend."
-    made: Callable[..., Tensor] = named(like, name, doc)
-    return made
-
-
-zeros_like = _like(zeros)
-ones_like = _like(ones)
-full_like = _like(full)
-empty_like = _like(empty)
-rand_like = _like(rand)
-randn_like = _like(randn)
 
 
 # ---- what they share
@@ -278,27 +377,6 @@ def _number(name: str, what: str, x: Any, kind: np.dtype) -> Any:
     if not math.isfinite(x):
         raise ValueError(f"{name}: {what} must be finite, got {x}")
     return float(x) if kind.kind == "f" else int(x)
-
-
-def _check_holds(name: str, kind: np.dtype, *numbers: Any) -> None:
-    if kind.kind in "iu":
-        limits = np.iinfo(kind)
-        if not (limits.min <= min(numbers) and max(numbers) <= limits.max):
-            raise OverflowError(
-                f"{name}: found {min(numbers)} to {max(numbers)}, {kind} holds {limits.min} to "
-                f"{limits.max}"
-            )
-
-
-def _full(
-    name: str, size: tuple[Any, ...], value: Any, dtype: Any, requires_grad: bool, backend: Any
-) -> Tensor:
-    if not isinstance(value, int | float | np.integer | np.floating | np.bool_):
-        raise TypeError(f"{name}: fill_value must be a number, got {shown(value)}")
-    kind = checked_dtype(dtype or type(value), name)
-    _check_holds(name, kind, value)
-    static = {"shape": _sizes(name, size), "value": value, "dtype": kind}
-    return _made("full", static, requires_grad, backend)
 
 
 def _made(kernel: str, static: dict[str, Any], requires_grad: bool, backend: Any) -> Tensor:

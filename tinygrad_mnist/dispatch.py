@@ -14,16 +14,11 @@ from typing import Any
 from tinygrad_mnist.kernels import Backend
 
 
+@dataclass(slots=True)
 class Host:
     """A number that the host computes anew for every call, such as a learning rate."""
 
-    __slots__ = ("fn",)
-
-    def __init__(self, fn: Callable[[], Any]) -> None:
-        self.fn = fn
-
-    def __repr__(self) -> str:
-        return f"Host({self.fn()!r})"
+    fn: Callable[[], Any]
 
 
 def host(fn: Callable[[], Any]) -> Host:

@@ -1,4 +1,9 @@
-"""The ops as functions: ``exp(x)`` for ``x.exp()``."""
+"""The ops as functions: ``exp(x)`` for ``x.exp()``.
+
+Ops made by ``unary``, ``rounding`` and ``binary`` look at their operands themselves: they are
+functions as they stand, those of two also with a number on the left. Other methods rely on being
+called on a tensor; ``_function`` sees to it.
+"""
 
 from __future__ import annotations
 

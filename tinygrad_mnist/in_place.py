@@ -13,7 +13,14 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from tinygrad_mnist import random
-from tinygrad_mnist.autograd.graph import Value, broadcasts_to, is_grad_enabled, no_grad, wrap
+from tinygrad_mnist.autograd.graph import (
+    Value,
+    broadcasts_to,
+    elsewhere,
+    is_grad_enabled,
+    no_grad,
+    wrap,
+)
 from tinygrad_mnist.checks import check_scalars, held, no_tensor, shown
 from tinygrad_mnist.composed.algebra import Algebra
 from tinygrad_mnist.contract import spec
@@ -184,10 +191,7 @@ class InPlace(Algebra):
 
     def _check_fits(self, name: str, other: Value) -> None:
         if other.backend is not self.backend:
-            raise RuntimeError(
-                f"{name}: one operand is on the backend {self.backend.name!r} and one on "
-                f'{other.backend.name!r}; move it: y.to("{self.backend.name}")'
-            )
+            raise elsewhere(f"{name}: found an operand", other, self.backend)
         shape, own = tuple(other.array.shape), tuple(self.array.shape)
         if shape != own and not broadcasts_to(shape, own):
             raise ValueError(f"{name}: shape {shape} does not broadcast to {own}")

@@ -10,16 +10,16 @@ from typing import Any, Self
 import numpy as np
 
 from tinygrad_mnist import autograd
-from tinygrad_mnist.autograd.backward import RemovableHandle, register_hook, retain_grad
+from tinygrad_mnist.autograd.backward import register_hook, retain_grad
 from tinygrad_mnist.autograd.function import Function
-from tinygrad_mnist.autograd.graph import Hook, Node, Value, wrap
+from tinygrad_mnist.autograd.graph import Node, Value, wrap
 from tinygrad_mnist.backend import BackendError, current, resolve
-from tinygrad_mnist.checks import DTYPES, FLOAT, INT, checked_dtype
+from tinygrad_mnist.checks import FLOAT, INT, check_holds, checked_dtype, own_dtype
 from tinygrad_mnist.composed.selections import write_at
 from tinygrad_mnist.dispatch import call
 from tinygrad_mnist.in_place import InPlace
 from tinygrad_mnist.kernels import Backend, Shape
-from tinygrad_mnist.ops.table import cast
+from tinygrad_mnist.ops.table import cast, operand
 
 
 class Tensor(InPlace):
@@ -122,7 +122,7 @@ class Tensor(InPlace):
         """
         if self.tracked:
             raise RuntimeError(
-                "a tensor that requires grad becomes no NumPy array: use x.detach().numpy()"
+                "numpy: a tensor that requires grad becomes no NumPy array: use x.detach().numpy()"
             )
         return self.backend.to_numpy(self.array)
 
@@ -158,7 +158,7 @@ class Tensor(InPlace):
 
     def __index__(self) -> int:
         if self.dtype.kind not in "iu":
-            raise TypeError(f"only an integer tensor can be an index, this one is {self.dtype}")
+            raise TypeError(f"index: only an integer tensor can be one, this one is {self.dtype}")
         return int(self.item())
 
     def __bool__(self) -> bool:
@@ -200,17 +200,9 @@ class Tensor(InPlace):
 
     # ---- gradients
 
-    def backward(
-        self,
-        gradient: Tensor | None = None,
-        retain_graph: bool | None = None,
-        create_graph: bool = False,
-    ) -> None:
-        """Add the gradient of this tensor by each leaf to the leaf's ``grad``.
-
-        See ``autograd.backward`` for the arguments and errors.
-        """
-        autograd.backward(self, gradient, retain_graph, create_graph)
+    backward = autograd.backward
+    register_hook = register_hook
+    retain_grad = retain_grad
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Record ops on this leaf from now on, or no more; returns itself.
@@ -218,26 +210,17 @@ class Tensor(InPlace):
         RuntimeError for a tensor an op made, or one of integers.
         """
         if self.node is not None and not requires_grad:
-            raise RuntimeError("only leaves can be taken off the graph: use x.detach()")
+            raise RuntimeError("requires_grad_: only leaves leave the graph: use x.detach()")
         if requires_grad and self.dtype.kind != "f":
-            raise RuntimeError(f"only float tensors can require grad, this one is {self.dtype}")
+            raise RuntimeError(
+                f"requires_grad_: only float tensors can require grad, this one is {self.dtype}"
+            )
         self.tracked = bool(requires_grad)
         return self
 
     def detach(self) -> Tensor:
         """The same memory outside the graph."""
         return wrap(self.result_type, self.array, self.backend, self.version)
-
-    def register_hook(self, hook: Hook) -> RemovableHandle:
-        """Call ``hook(gradient)`` when its gradient is complete; it may return another.
-
-        It must not change the gradient in place: others may be reading it.
-        """
-        return register_hook(self, hook)
-
-    def retain_grad(self) -> None:
-        """Have ``backward`` fill ``grad`` of a tensor that an op made."""
-        retain_grad(self)
 
     @property
     def data(self) -> Tensor:
@@ -266,11 +249,10 @@ class Tensor(InPlace):
         if isinstance(value, Tensor) and value.tracked and autograd.is_grad_enabled():
             value._writable("x[i] = v")  # says what to do instead
         with autograd.no_grad():
-            if not isinstance(value, int | float | np.number | np.bool_):
-                try:
-                    value = as_tensor(value, self.dtype, self.backend)
-                except (TypeError, ValueError, OverflowError) as error:
-                    raise type(error)(f"x[i] = v: {error}") from error
+            if isinstance(value, Tensor):
+                value = value.to(self.dtype, self.backend)
+            elif not isinstance(value, int | float | np.number | np.bool_):
+                value = operand("x[i] = v", self, host_array("x[i] = v", value, self.dtype))
             write_at(self, index, value)
         self._written()
 
@@ -294,7 +276,7 @@ class Tensor(InPlace):
         for arg in args:
             if isinstance(arg, Tensor):
                 dtype, backend = arg.dtype, arg.backend
-            elif isinstance(arg, Backend) or (isinstance(arg, str) and arg not in _DTYPE_NAMES):
+            elif isinstance(arg, Backend) or (isinstance(arg, str) and arg not in _DTYPES):
                 backend = arg
             elif arg is not None:
                 dtype = arg
@@ -339,7 +321,7 @@ class Tensor(InPlace):
 
 
 Tensor.result_type = Tensor
-_DTYPE_NAMES = frozenset(map(str, DTYPES))
+_DTYPES = frozenset(np.sctypeDict) | {"bfloat16"}  # names of dtypes, most of them not supported
 
 
 class _To(Function):
@@ -365,8 +347,8 @@ def _target(place: Any, own: Backend) -> Backend:
     if place == "cpu":
         return own if _of_host(own) else _host()
     if isinstance(place, str) and place.partition(":")[0] == "cuda":
-        return resolve("cupy" + place[4:], f"the backend of the device {place!r}")
-    return resolve(place, "the argument of to(), if no dtype,")
+        return resolve("cupy" + place[4:], f"to: the backend of the device {place!r}")
+    return resolve(place, "to: the argument, if no dtype,")
 
 
 def _host() -> Backend:
@@ -380,7 +362,7 @@ def _host() -> Backend:
 
 def _unpickled(kind: type[Tensor], array: np.ndarray, backend: str, tracked: bool) -> Tensor:
     target = resolve(backend, "the backend of a pickled tensor")
-    made: Tensor = wrap(kind, target.asarray(array), target)
+    made: Tensor = wrap(kind, target.asarray(own_dtype(array)), target)
     made.tracked = tracked
     return made
 
@@ -404,79 +386,27 @@ def _display(x: Tensor) -> str:
     return f"tensor({values}, {', '.join(notes)})"
 
 
-# ---- tensors of data
+# ---- data of the host
 
 
-def tensor(
-    data: Any, dtype: Any = None, requires_grad: bool = False, backend: Any = None
-) -> Tensor:
-    """A new tensor with a copy of ``data``: a number, a NumPy array, a tensor or nested lists.
+def host_array(name: str, data: Any, dtype: Any = None) -> np.ndarray:
+    """A number, an array or nested lists as a NumPy array of ``dtype``, if given, a supported one.
 
-    Python floats become float32, integers int64; arrays and tensors keep their dtypes, also in
-    lists. TypeError for dtypes that are not supported, ValueError for ragged lists, RuntimeError
-    for tensors in a list that require grad (``stack`` keeps their graph).
+    TypeError for what is no number and for other dtypes, ValueError for ragged lists, OverflowError
+    for integers that the dtype does not hold.
     """
-    if isinstance(data, Tensor):
-        made = as_tensor(data.detach(), dtype, backend).clone()
-    else:
-        made = from_host(_host_array(data, dtype), backend, copy=True)
-    return made.requires_grad_() if requires_grad else made
-
-
-def as_tensor(data: Any, dtype: Any = None, backend: Any = None) -> Tensor:
-    """``data`` as a tensor, sharing memory where dtype and backend allow."""
-    if isinstance(data, Tensor):
-        return data.to(dtype=dtype, backend=backend)
-    return from_host(_host_array(data, dtype), backend, copy=False)
-
-
-def from_numpy(array: np.ndarray, backend: Any = None) -> Tensor:
-    """A NumPy array as a tensor that shares its memory on backends of the host.
-
-    TypeError for anything else.
-    """
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"from_numpy: expected a NumPy array, got {type(array).__name__}")
-    return from_host(_host_array(array, None), backend, copy=False)
-
-
-def from_dlpack(x: Any, backend: Any = None) -> Tensor:
-    """An array or tensor of any library that has ``__dlpack__``, sharing its memory.
-
-    Memory of the host is shared on backends of the host, a GPU's on that GPU's backend. TypeError
-    for anything else and for dtypes that are not supported, BufferError where memory cannot be had.
-    """
-    if not hasattr(x, "__dlpack__") or not hasattr(x, "__dlpack_device__"):
-        raise TypeError(f"from_dlpack: expected what has __dlpack__, got {type(x).__name__}")
-    kind, _ = x.__dlpack_device__()
-    target = resolve(backend)
-    try:
-        array = (np if kind == 1 else target.xp).from_dlpack(x)
-    except RuntimeError as error:  # NumPy's for a dtype or a device that it does not know
-        raise TypeError(f"from_dlpack: {error} The backend is {target.name!r}.") from error
-    checked_dtype(array.dtype, "from_dlpack")
-    made: Tensor = wrap(Tensor, target.asarray(array), target)
-    return made
-
-
-def _host_array(data: Any, dtype: Any) -> np.ndarray:
-    wanted = None if dtype is None else checked_dtype(dtype, "tensor")
+    wanted = None if dtype is None else checked_dtype(dtype, name)
     try:
         array = np.asarray(data)
     except ValueError as error:
-        raise ValueError(f"tensor: the nested lists are ragged or not numbers: {error}") from error
+        raise ValueError(f"{name}: the nested lists are ragged or not numbers: {error}") from error
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"tensor: expected numbers, got {type(data).__name__} of {array.dtype}")
+        raise TypeError(f"{name}: expected numbers, got {type(data).__name__} of {array.dtype}")
     if wanted is None and not hasattr(data, "dtype"):
         wanted = _dtype_of_list(array, _dtypes_in(data))
-    kind = checked_dtype(wanted or array.dtype, "tensor")
-    if kind.kind in "iu" and array.dtype.kind in "iu" and array.size:
-        limits = np.iinfo(kind)
-        if array.min() < limits.min or array.max() > limits.max:
-            raise OverflowError(
-                f"tensor: found {array.min()} to {array.max()}, {kind} holds {limits.min} to "
-                f"{limits.max}"
-            )
+    kind = checked_dtype(wanted or array.dtype, name)
+    if array.dtype.kind in "iu" and array.size:
+        check_holds(name, kind, array.min(), array.max())
     return array.astype(kind, copy=False)
 
 
@@ -494,10 +424,3 @@ def _dtype_of_list(array: np.ndarray, given: set[np.dtype]) -> np.dtype:
     if array.dtype.kind == "f":
         return array.dtype if np.dtype(np.float64) in given else FLOAT
     return INT if array.dtype.kind in "iu" and not given else array.dtype
-
-
-def from_host(array: np.ndarray, backend: Any, copy: bool) -> Tensor:
-    """A NumPy array of a supported dtype on the chosen backend."""
-    target = resolve(backend)
-    made = target.asarray(np.array(array, order="C") if copy else array)
-    return wrap(Tensor, made, target)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tinygrad_mnist.autograd.backward import grad
-from tinygrad_mnist.tensor import Tensor, from_numpy
+from tinygrad_mnist.creation import from_numpy
+from tinygrad_mnist.tensor import Tensor
 
 
 def assert_close(actual: Any, expected: Any, rtol: float = 1e-5, atol: float = 1e-8) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 from tinygrad_mnist import __version__, nn, optim
 from tinygrad_mnist.autograd.graph import no_grad
-from tinygrad_mnist.creation import zeros
 from tinygrad_mnist.models import ARCHITECTURES
 from tinygrad_mnist.nn.functional import cross_entropy
 from tinygrad_mnist.tensor import Tensor
@@ -79,7 +78,7 @@ def fit(
     for number in range(1, epochs + 1):
         start = time.perf_counter()
         model.train()
-        losses, counts, correct = [], [], _zero(train)
+        losses, counts, hits = [], [], []
         for x, y in progress(train, f"epoch {number}/{epochs}"):
             logits = model(x)
             loss = cross_entropy(logits, y)
@@ -90,7 +89,7 @@ def fit(
                 scheduler.step()
             losses.append(loss.detach())
             counts.append(len(y))
-            correct.add_(_hits(logits, y))
+            hits.append(_hits(logits, y))
         values = [loss.item() for loss in losses]
         history.losses += values
         if not all(map(math.isfinite, values)):
@@ -102,7 +101,7 @@ def fit(
         epoch = Epoch(
             epoch=number,
             train_loss=_weighted(values, counts),
-            train_accuracy=correct.item() / sum(counts),
+            train_accuracy=_total(hits) / sum(counts),
             test_loss=test_loss,
             test_accuracy=test_accuracy,
             seconds=time.perf_counter() - start,
@@ -117,17 +116,17 @@ def evaluate(model: nn.Module, loader: DataLoader) -> tuple[float, float]:
     """Mean cross-entropy and accuracy (0 to 1) of a classifier; leaves it in its mode."""
     training = model.training
     model.eval()
-    losses, counts, correct = [], [], _zero(loader)
+    losses, counts, hits = [], [], []
     try:
         with no_grad():
             for x, y in loader:
                 logits = model(x)
                 losses.append(cross_entropy(logits, y))
                 counts.append(len(y))
-                correct.add_(_hits(logits, y))
+                hits.append(_hits(logits, y))
     finally:
         model.train(training)
-    return _weighted([loss.item() for loss in losses], counts), correct.item() / sum(counts)
+    return _weighted([loss.item() for loss in losses], counts), _total(hits) / sum(counts)
 
 
 def progress(batches: DataLoader, title: str) -> Iterable[tuple[Tensor, Tensor]]:
@@ -139,12 +138,12 @@ def progress(batches: DataLoader, title: str) -> Iterable[tuple[Tensor, Tensor]]
     return tqdm(batches, desc=title, unit="batch", leave=False)
 
 
-def _zero(loader: DataLoader) -> Tensor:
-    return zeros(dtype="int64", backend=loader.dataset.backend)
-
-
 def _hits(logits: Tensor, y: Tensor) -> Tensor:
     return (logits.detach().argmax(1) == y).sum()
+
+
+def _total(hits: list[Tensor]) -> int:
+    return sum(count.item() for count in hits)
 
 
 def _diverged(what: str, epoch: int) -> str:

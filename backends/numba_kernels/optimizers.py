@@ -1,4 +1,7 @@
-"""One pass over each parameter. Numbers arrive as float64 and take the parameter's dtype."""
+"""One pass over each parameter. Numbers arrive as float64 and take the parameter's dtype.
+
+An array that an update does without is None, for which Numba compiles a loop of its own.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,22 @@ Array = Any
 
 
 @compiled
-def sgd(p: Array, g: Array, lr: float, weight_decay: float) -> None:
-    lr, decay = p.dtype.type(lr), p.dtype.type(weight_decay)
-    decays = weight_decay != 0  # 0 times an infinite parameter would be NaN
+def slope_at(p: Any, g: Any, decay: Any, maximize: bool) -> Any:
+    slope = -g if maximize else g
+    return slope + decay * p if decay != 0 else slope  # 0 times an infinite p would be NaN
+
+
+@compiled
+def flushed(x: Any, tiny: Any) -> Any:
+    """``x``, or 0 where it is a denormal number."""
+    return x - x if abs(x) < tiny else x
+
+
+@compiled
+def sgd(p: Array, g: Array, lr: float, weight_decay: float, maximize: bool) -> None:
+    rate, decay = p.dtype.type(lr), p.dtype.type(weight_decay)
     for i in range(p.size):
-        slope = g[i] + decay * p[i] if decays else g[i]
-        p[i] -= lr * slope
+        p[i] -= rate * slope_at(p[i], g[i], decay, maximize)
 
 
 @compiled
@@ -30,19 +43,17 @@ def sgd_momentum(
     undamped: float,
     weight_decay: float,
     nesterov: bool,
+    maximize: bool,
     tiny: float,
 ) -> None:
-    lr, decay = p.dtype.type(lr), p.dtype.type(weight_decay)
-    momentum, undamped = p.dtype.type(momentum), p.dtype.type(undamped)
-    tiny, zero = p.dtype.type(tiny), p.dtype.type(0)
-    decays = weight_decay != 0
+    dtype = p.dtype.type
+    rate, decay, least = dtype(lr), dtype(weight_decay), dtype(tiny)
+    keep, add = dtype(momentum), dtype(undamped)
     for i in range(p.size):
-        slope = g[i] + decay * p[i] if decays else g[i]
-        b = momentum * buffer[i] + undamped * slope
-        b = zero if abs(b) < tiny else b
+        slope = slope_at(p[i], g[i], decay, maximize)
+        b = flushed(keep * buffer[i] + add * slope, least)
         buffer[i] = b
-        slope = slope + momentum * b if nesterov else b
-        p[i] -= lr * slope
+        p[i] -= rate * (slope + keep * b if nesterov else b)
 
 
 @compiled
@@ -51,10 +62,13 @@ def adam(
     g: Array,
     m: Array,
     v: Array,
+    v_max: Array | None,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
+    shrink: float,
+    maximize: bool,
     step_size: float,
     correction: float,
     tiny: float,
@@ -62,12 +76,92 @@ def adam(
     dtype = p.dtype.type
     b1, c1, b2, c2 = dtype(beta1), dtype(1 - beta1), dtype(beta2), dtype(1 - beta2)
     small, decay, size, root = dtype(eps), dtype(weight_decay), dtype(step_size), dtype(correction)
-    least, zero = dtype(tiny), dtype(0)
-    decays = weight_decay != 0
+    least, kept = dtype(tiny), dtype(shrink)
     for i in range(p.size):
-        slope = g[i] + decay * p[i] if decays else g[i]
-        first = b1 * m[i] + c1 * slope
-        first = zero if abs(first) < least else first
-        second = b2 * v[i] + c2 * (slope * slope)
+        slope = slope_at(p[i], g[i], decay, maximize)
+        first = flushed(b1 * m[i] + c1 * slope, least)
+        second = flushed(b2 * v[i] + c2 * (slope * slope), least)
         m[i], v[i] = first, second
-        p[i] -= size * (first / (np.sqrt(second) / root + small))
+        if v_max is not None:
+            second = second if second >= v_max[i] or second != second else v_max[i]
+            v_max[i] = second
+        old = p[i] if kept == 1 else p[i] * kept
+        p[i] = old - size * (first / (np.sqrt(second) / root + small))
+
+
+@compiled
+def adagrad(
+    p: Array,
+    g: Array,
+    total: Array,
+    rate: float,
+    eps: float,
+    weight_decay: float,
+    maximize: bool,
+) -> None:
+    dtype = p.dtype.type
+    size, small, decay = dtype(rate), dtype(eps), dtype(weight_decay)
+    for i in range(p.size):
+        slope = slope_at(p[i], g[i], decay, maximize)
+        grown = total[i] + slope * slope
+        total[i] = grown
+        p[i] -= size * (slope / (np.sqrt(grown) + small))
+
+
+@compiled
+def adadelta(
+    p: Array,
+    g: Array,
+    square: Array,
+    deltas: Array,
+    lr: float,
+    rho: float,
+    eps: float,
+    weight_decay: float,
+    maximize: bool,
+    tiny: float,
+) -> None:
+    dtype = p.dtype.type
+    rate, small, decay, least = dtype(lr), dtype(eps), dtype(weight_decay), dtype(tiny)
+    keep, add = dtype(rho), dtype(1 - rho)
+    for i in range(p.size):
+        slope = slope_at(p[i], g[i], decay, maximize)
+        v = flushed(keep * square[i] + add * (slope * slope), least)
+        square[i] = v
+        delta = np.sqrt(deltas[i] + small) / np.sqrt(v + small) * slope
+        deltas[i] = flushed(keep * deltas[i] + add * (delta * delta), least)
+        p[i] -= rate * delta
+
+
+@compiled
+def rmsprop(
+    p: Array,
+    g: Array,
+    square: Array,
+    mean: Array | None,
+    buffer: Array | None,
+    lr: float,
+    alpha: float,
+    eps: float,
+    momentum: float,
+    weight_decay: float,
+    maximize: bool,
+    tiny: float,
+) -> None:
+    dtype = p.dtype.type
+    rate, small, decay, least = dtype(lr), dtype(eps), dtype(weight_decay), dtype(tiny)
+    keep, add, hold = dtype(alpha), dtype(1 - alpha), dtype(momentum)
+    for i in range(p.size):
+        slope = slope_at(p[i], g[i], decay, maximize)
+        v = flushed(keep * square[i] + add * (slope * slope), least)
+        square[i] = v
+        if mean is not None:
+            a = flushed(keep * mean[i] + add * slope, least)
+            mean[i] = a
+            v = v - a * a
+            v = v if v >= 0 or v != v else v - v  # rounding must not make it negative
+        step = slope / (np.sqrt(v) + small)
+        if buffer is not None:
+            step = flushed(hold * buffer[i] + step, least)
+            buffer[i] = step
+        p[i] -= rate * step

@@ -24,6 +24,7 @@ import numpy as np
 from tinygrad_mnist.backends.numba_backend import NumbaBackend
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
 from tinygrad_mnist.contract import kernel_names
+from tinygrad_mnist.kernels import Conv, Pool
 
 Row = tuple[str, str, tuple[Any, ...], dict[str, Any]]  # kernel, shape, arrays, static and out
 
@@ -99,7 +100,7 @@ def indices() -> Iterator[Row]:
 
 
 def convolutions() -> Iterator[Row]:
-    static = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+    static = {"conv": Conv(stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)}
     for n, image, kernel in (
         (64, (1, 28, 28), (10, 1, 5, 5)),
         (64, (10, 12, 12), (20, 10, 5, 5)),
@@ -116,7 +117,7 @@ def convolutions() -> Iterator[Row]:
 
 
 def poolings() -> Iterator[Row]:
-    static = {"size": (2, 2), "stride": (2, 2), "padding": (0, 0)}
+    static = {"pool": Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))}
     for shape in ((64, 10, 24, 24), (64, 20, 8, 8)):
         x = floats(*shape)
         y, index = NumpyBackend().max_pool2d(x, **static)
@@ -135,18 +136,30 @@ def normalisations() -> Iterator[Row]:
 
 
 def optimizers() -> Iterator[Row]:
-    sgd = {"lr": 1e-9, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False, "step": 2}
-    adam = {"lr": 1e-9, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "step": 2}
+    shared = {"lr": 1e-9, "weight_decay": 0.0, "maximize": False}
+    sgd = {**shared, "dampening": 0.0, "nesterov": False, "first": False}
+    shared = {**shared, "eps": 1e-8, "step": 2}
+    adam = {**shared, "beta1": 0.9, "beta2": 0.999, "decoupled_weight_decay": False}
+    rmsprop = {**shared, "alpha": 0.99}
     for name, sizes in (
         ("784-15-10", (11_760, 15, 150, 10)),
         ("784-128-10", (100_352, 128, 1_280, 10)),
         ("the cnn", (250, 10, 10, 10, 5_000, 20, 20, 20, 16_000, 50, 500, 10)),
     ):
         p, g, m = ([floats(n) for n in sizes] for _ in range(3))
-        v = [np.square(floats(n)) for n in sizes]
+        v, u, w = ([np.square(floats(n)) for n in sizes] for _ in range(3))
         yield "sgd_", name, (p, g, []), {**sgd, "momentum": 0.0}
         yield "sgd_", f"{name}, momentum", (p, g, m), {**sgd, "momentum": 0.9}
-        yield "adam_", name, (p, g, m, v), adam
+        yield "adam_", name, (p, g, m, v, []), adam
+        yield "adam_", f"{name}, decay", (p, g, m, v, []), {**adam, "weight_decay": 0.01}
+        decoupled = {**adam, "weight_decay": 0.01, "decoupled_weight_decay": True}
+        yield "adam_", f"{name}, amsgrad, decoupled", (p, g, m, v, w), decoupled
+        yield "adagrad_", name, (p, g, v), {**shared, "lr_decay": 0.0}
+        yield "adadelta_", name, (p, g, v, u), {**shared, "rho": 0.9}
+        yield "rmsprop_", name, (p, g, v, [], []), {**rmsprop, "momentum": 0.0}
+        few = [0.1 * x for x in g]  # an average whose square lies below the squares' average
+        both = (p, few, v, [0 * x for x in m], m)
+        yield "rmsprop_", f"{name}, centered, momentum", both, {**rmsprop, "momentum": 0.9}
 
 
 def compare(calls: Sequence[Callable[[], Any]]) -> list[float]:

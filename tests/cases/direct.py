@@ -30,23 +30,33 @@ class Direct:
     draw: Draw
 
 
-def updates(buffers: int, *settings: dict[str, Any]) -> Draw:
-    """An optimizer's parameters, gradients and ``buffers`` lists, for each of the settings."""
+def updates(moments: str, *settings: dict[str, Any]) -> Draw:
+    """An optimizer's parameters, gradients and moments, for each of the settings.
+
+    ``moments`` has a letter for each list of them: "m", or "-" for one that is empty.
+    """
 
     def draw(rng: Rng) -> list[Case]:
         sizes: list[Shape] = [(3, 4), (5,), (), (0, 2), (130, 257)]
+        lists = [[] if m == "-" else sizes for m in f"pg{moments}"]
         return [
-            case(*[[between(0.1, 2)(rng, s) for s in sizes] for _ in range(2 + buffers)], **static)
+            case(*[[between(0.1, 2)(rng, s) for s in shapes] for shapes in lists], **static)
             for static in settings
         ]
 
     return draw
 
 
-def plain_sgd(rng: Rng) -> list[Case]:
-    """Without momentum there are no buffers."""
-    cases = updates(0, SGD, {**SGD, "weight_decay": 0.1})(rng)
-    return [case(*c.inputs, [], **c.static) for c in cases]
+def centred(rng: Rng) -> list[Case]:
+    """The average of the gradients small, so that its square lies below the squares' average."""
+    cases = [
+        *updates("mm-", RMSPROP)(rng),
+        *updates("mmm", {**RMSPROP, "momentum": 0.9, "maximize": True})(rng),
+    ]
+    for c in cases:
+        for mean in c.inputs[3]:
+            mean *= 0.01
+    return cases
 
 
 def written(rng: Rng) -> list[Case]:
@@ -85,25 +95,16 @@ def moved(rng: Rng) -> list[Case]:
 SHAPES: list[Shape] = [(), (0, 3), (1,), (5,), (3, 4), (257, 401)]
 
 
-SGD = {
-    "lr": 0.1,
-    "momentum": 0.0,
-    "dampening": 0.0,
-    "weight_decay": 0.0,
-    "nesterov": False,
-    "step": 1,
-}
-
-
-MOMENTUM = [
-    {**SGD, "momentum": 0.9},
-    {**SGD, "momentum": 0.9, "step": 2},
-    {**SGD, "momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1, "step": 2},
-    {**SGD, "momentum": 0.9, "nesterov": True, "step": 3},
-]
-
-
-ADAM = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0, "step": 1}
+SHARED = {"lr": 0.1, "weight_decay": 0.0, "maximize": False}
+SGD = {**SHARED, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "first": False}
+MOMENTUM = {**SGD, "momentum": 0.9}
+ADAM = {**SHARED, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "step": 1}
+ADAM = {**ADAM, "decoupled_weight_decay": False}
+ADAGRAD = {**SHARED, "lr_decay": 0.0, "eps": 1e-10, "step": 1}
+ADADELTA = {**SHARED, "rho": 0.9, "eps": 1e-6, "step": 1}
+RMSPROP = {**SHARED, "alpha": 0.99, "momentum": 0.0, "eps": 1e-8, "step": 1}
+UPWARDS = {"weight_decay": 0.1, "maximize": True}
+DECOUPLED = {"weight_decay": 0.1, "decoupled_weight_decay": True, "step": 2}
 
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -131,7 +132,16 @@ DIRECT = [
     Direct("put_", put),
     Direct("fill_", lambda rng: [case(*c.inputs[:1], value=0.5) for c in moved(rng)]),
     Direct("lerp_", moved),
-    Direct("sgd_", plain_sgd),
-    Direct("sgd_", updates(1, *MOMENTUM)),
-    Direct("adam_", updates(2, ADAM, {**ADAM, "weight_decay": 0.1, "step": 7})),
+    Direct("sgd_", updates("-", SGD, {**SGD, "weight_decay": 0.1}, {**SGD, **UPWARDS})),
+    Direct("sgd_", updates("m", MOMENTUM, {**MOMENTUM, "dampening": 0.5, "first": True})),
+    Direct("sgd_", updates("m", {**MOMENTUM, "dampening": 0.5, **UPWARDS})),
+    Direct("sgd_", updates("m", {**MOMENTUM, "nesterov": True})),
+    Direct("adam_", updates("mm-", ADAM, {**ADAM, **UPWARDS, "step": 7})),
+    Direct("adam_", updates("mm-", {**ADAM, **DECOUPLED})),
+    Direct("adam_", updates("mmm", ADAM, {**ADAM, **DECOUPLED})),
+    Direct("adagrad_", updates("m", ADAGRAD, {**ADAGRAD, **UPWARDS, "lr_decay": 0.1, "step": 7})),
+    Direct("adadelta_", updates("mm", ADADELTA, {**ADADELTA, **UPWARDS})),
+    Direct("rmsprop_", updates("m--", RMSPROP, {**RMSPROP, **UPWARDS})),
+    Direct("rmsprop_", updates("m-m", {**RMSPROP, "momentum": 0.9})),
+    Direct("rmsprop_", centred),
 ]

@@ -26,6 +26,7 @@ from cases.draws import (
     whole,
 )
 from tinygrad_mnist.autograd.record import record
+from tinygrad_mnist.kernels import Conv, Pool
 from tinygrad_mnist.nn import functional as F
 from tinygrad_mnist.ops import products
 
@@ -171,13 +172,13 @@ class Geometry:
     dilation: Any = 1
     groups: int = 1
 
-    def pairs(self) -> dict[str, Any]:
+    def conv(self) -> Conv:
         """The settings as the kernels take them."""
-        both = {key: _pair(getattr(self, key)) for key in ("stride", "padding", "dilation")}
-        return {**both, "groups": self.groups}
+        pairs = (_pair(setting) for setting in (self.stride, self.padding, self.dilation))
+        return Conv(*pairs, self.groups)
 
     def result(self) -> Shape:
-        s, p, d = (_pair(v) for v in (self.stride, self.padding, self.dilation))
+        s, p, d, _ = self.conv()
         spots = [
             (self.x[2 + i] + 2 * p[i] - d[i] * (self.weight[2 + i] - 1) - 1) // s[i] + 1
             for i in (0, 1)
@@ -213,23 +214,23 @@ def images(rng: Rng) -> list[Case]:
 def image_gradients(rng: Rng) -> list[Case]:
     """dY and weight."""
     cases = [
-        case(normal(rng, g.result()), normal(rng, g.weight), shape=g.x, **g.pairs())
+        case(normal(rng, g.result()), normal(rng, g.weight), shape=g.x, conv=g.conv())
         for g in GEOMETRIES
     ]
     g = GEOMETRIES[0]
     dY, weight = turned(normal(rng, g.result())), gaps(normal(rng, g.weight))
-    return [*cases, case(dY, weight, shape=g.x, **g.pairs())]
+    return [*cases, case(dY, weight, shape=g.x, conv=g.conv())]
 
 
 def weight_gradients(rng: Rng) -> list[Case]:
     """dY and x."""
     cases = [
-        case(normal(rng, g.result()), normal(rng, g.x), shape=g.weight, **g.pairs())
+        case(normal(rng, g.result()), normal(rng, g.x), shape=g.weight, conv=g.conv())
         for g in GEOMETRIES
     ]
     g = GEOMETRIES[0]
     dY, x = gaps(normal(rng, g.result())), turned(normal(rng, g.x))
-    return [*cases, case(dY, x, shape=g.weight, **g.pairs())]
+    return [*cases, case(dY, x, shape=g.weight, conv=g.conv())]
 
 
 def _settings(g: Geometry) -> dict[str, Any]:
@@ -263,8 +264,8 @@ def pooled(rng: Rng) -> list[Case]:
 def pool_gradients(rng: Rng) -> list[Case]:
     """dY and the index that max_pool2d returned with it."""
     cases = [
-        case(normal(rng, index.shape), index, shape=shape, **settings)
-        for shape, index, settings in _pool_indices(rng)
+        case(normal(rng, index.shape), index, shape=shape, pool=pool)
+        for shape, index, pool in _pool_indices(rng)
     ]
     return [*cases, _with_gaps(cases[2])]
 
@@ -272,7 +273,7 @@ def pool_gradients(rng: Rng) -> list[Case]:
 def pool_takes(rng: Rng) -> list[Case]:
     """x and the index that max_pool2d returned for one of its shape."""
     cases = [
-        case(normal(rng, shape), index, **settings) for shape, index, settings in _pool_indices(rng)
+        case(normal(rng, shape), index, pool=pool) for shape, index, pool in _pool_indices(rng)
     ]
     return [*cases, _with_gaps(cases[2])]
 
@@ -281,15 +282,11 @@ def _with_gaps(found: Case) -> Case:
     return Case(tuple(gaps(x) for x in found.inputs), found.static)
 
 
-def _pool_indices(rng: Rng) -> Iterator[tuple[Shape, np.ndarray, dict[str, Any]]]:
+def _pool_indices(rng: Rng) -> Iterator[tuple[Shape, np.ndarray, Pool]]:
     for shape, size, stride, padding in POOLS:
-        settings = {
-            "size": _pair(size),
-            "stride": _pair(size if stride is None else stride),
-            "padding": _pair(padding),
-        }
-        windows = pool_windows(spaced(rng, shape), **settings)
-        yield shape, np.argmax(windows, axis=-1).astype(np.int32), settings
+        pool = Pool(_pair(size), _pair(size if stride is None else stride), _pair(padding))
+        windows = pool_windows(spaced(rng, shape), *pool)
+        yield shape, np.argmax(windows, axis=-1).astype(np.int32), pool
 
 
 def linear_dw(dY: Any, x: Any) -> Any:
@@ -355,15 +352,8 @@ def conv2d_of(
     return y if bias is None else y + bias[:, None, None]
 
 
-def conv2d_dx_of(
-    dY: np.ndarray,
-    weight: np.ndarray,
-    shape: Shape,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: int,
-) -> np.ndarray:
+def conv2d_dx_of(dY: np.ndarray, weight: np.ndarray, shape: Shape, conv: Conv) -> np.ndarray:
+    stride, padding, dilation, groups = conv
     dX = _padded(np.zeros(shape), padding)
     for i, j, rows, cols in _cells(weight.shape, stride, dilation, dY.shape[2:]):
         for inside, outside in _groups(weight.shape, groups):
@@ -372,15 +362,8 @@ def conv2d_dx_of(
     return _cropped(dX, shape, padding)
 
 
-def conv2d_dw_of(
-    dY: np.ndarray,
-    x: np.ndarray,
-    shape: Shape,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: int,
-) -> np.ndarray:
+def conv2d_dw_of(dY: np.ndarray, x: np.ndarray, shape: Shape, conv: Conv) -> np.ndarray:
+    stride, padding, dilation, groups = conv
     dW, x = np.zeros(shape), _padded(x, padding)
     for i, j, rows, cols in _cells(shape, stride, dilation, dY.shape[2:]):
         for inside, outside in _groups(shape, groups):
@@ -415,27 +398,23 @@ def max_pool2d_of(
     return np.max(pool_windows(x, kernel_size, stride, padding), axis=-1)
 
 
-def _pool_cells(index: np.ndarray, size: Any, stride: Any) -> Iterator[tuple[Any, Any]]:
+def _pool_cells(index: np.ndarray, pool: Pool) -> Iterator[tuple[Any, Any]]:
     """Each spot of the result with the cell of the padded image that ``index`` names."""
     for n, c, i, j in np.ndindex(index.shape):
-        row, column = divmod(int(index[n, c, i, j]), size[1])
-        yield (n, c, i, j), (n, c, i * stride[0] + row, j * stride[1] + column)
+        row, column = divmod(int(index[n, c, i, j]), pool.size[1])
+        yield (n, c, i, j), (n, c, i * pool.stride[0] + row, j * pool.stride[1] + column)
 
 
-def max_pool2d_grad_of(
-    dY: np.ndarray, index: np.ndarray, shape: Shape, size: Any, stride: Any, padding: Any
-) -> np.ndarray:
-    dX = _padded(np.zeros(shape), padding)
-    for spot, cell in _pool_cells(index, size, stride):
+def max_pool2d_grad_of(dY: np.ndarray, index: np.ndarray, shape: Shape, pool: Pool) -> np.ndarray:
+    dX = _padded(np.zeros(shape), pool.padding)
+    for spot, cell in _pool_cells(index, pool):
         dX[cell] += dY[spot]
-    return _cropped(dX, shape, padding)
+    return _cropped(dX, shape, pool.padding)
 
 
-def max_pool2d_take_of(
-    x: np.ndarray, index: np.ndarray, size: Any, stride: Any, padding: Any
-) -> np.ndarray:
-    y, x = np.zeros(index.shape), _padded(x, padding)
-    for spot, cell in _pool_cells(index, size, stride):
+def max_pool2d_take_of(x: np.ndarray, index: np.ndarray, pool: Pool) -> np.ndarray:
+    y, x = np.zeros(index.shape), _padded(x, pool.padding)
+    for spot, cell in _pool_cells(index, pool):
         y[spot] = x[cell]
     return y
 

@@ -28,11 +28,11 @@ from tinygrad_mnist import creation, functions
 from tinygrad_mnist.nn import functional
 from tinygrad_mnist.tensor import Tensor
 
-# By what words a message names an op where it is not by its own name.
-_GRAD = ("require grad",)
+# The words with which a message begins where it is not the op's own name.
+_GRAD = ("requires_grad_",)
 SHOWN = {
     **dict.fromkeys(("zeros", "ones", "empty", "full", "eye", "arange", "randint"), _GRAD),
-    **dict.fromkeys(("tensor", "requires_grad"), (*_GRAD, "off the graph", "NumPy array")),
+    **dict.fromkeys(("tensor", "requires_grad"), (*_GRAD, "numpy")),
     "mul": ("multiply",),
     "sub": ("subtract",),
     "div": ("divide",),
@@ -54,15 +54,9 @@ SHOWN = {
     "reshape_as": ("reshape",),
     "expand_as": ("expand",),
     "broadcast_to": ("expand",),
-    "zeros_like": ("zeros", *_GRAD),
-    "ones_like": ("ones",),
-    "full_like": ("full",),
-    "empty_like": ("empty",),
-    "rand_like": ("rand",),
-    "randn_like": ("randn",),
-    "as_tensor": ("tensor", "NumPy array"),
-    "from_numpy": ("tensor",),
-    "cuda": ("to", "to()"),
+    "zeros_like": _GRAD,
+    "as_tensor": ("tensor", "numpy"),
+    "cuda": ("to",),
     "__getitem__": ("index", "getitem"),
     "__setitem__": ("x[i] = v", "index", "getitem"),
     "__contains__": ("in", "equal"),
@@ -70,10 +64,10 @@ SHOWN = {
     "__int__": ("item",),
     "__float__": ("item",),
     "__format__": ("item",),
-    "__index__": ("item", "an index"),
+    "__index__": ("item", "index"),
     "__len__": ("len()",),
     "__iter__": ("iteration",),
-    "__array__": ("NumPy array",),
+    "__array__": ("numpy",),
     "__dlpack__": ("__dlpack__",),
     "__deepcopy__": ("deepcopy",),
     "__reduce__": ("pickling",),
@@ -87,7 +81,6 @@ CANNOT_FAIL = {
     **dict.fromkeys(("is_leaf", "grad_fn", "is_contiguous", "is_floating_point"), _METADATA),
     **dict.fromkeys(("T", "contiguous", "detach", "cpu", "tolist", "__repr__"), _COPIES),
     **dict.fromkeys(("float", "double", "long", "int", "bool"), _COPIES),
-    "retain_grad": "does nothing for a leaf",
     "unbroadcast": "is the engine's, of shapes that it knows to fit; sum_to_size checks",
     "__dlpack_device__": "fails only where the backend has no DLPack",
 }

@@ -165,7 +165,9 @@ DATA = [
     bad("size", lambda t: t(2, 3).size(2), IndexError, "dim 2", "2 dims"),
     bad("size", lambda t: t().size(0), IndexError, "0-d"),
     bad("size", lambda t: t(2, 3).size("0"), TypeError, "'0'"),
-    bad("to", lambda t: t(2).to("complex64"), *((BackendError, "complex64"))),
+    bad("to", lambda t: t(2).to("complex64"), TypeError, "complex64", "float64"),
+    bad("to", lambda t: t(2).to("float16"), TypeError, "float16 is not supported", "float64"),
+    bad("to", lambda t: t(2).to("bfloat16"), TypeError, "bfloat16", "float64"),
     bad("to", lambda t: t(2).to(dtype="float16"), TypeError, "float16"),
     bad("to", lambda t: t(2).to(complex), TypeError, "complex128"),
     bad("to", lambda t: t(2).to(3), TypeError, "3"),
@@ -191,6 +193,7 @@ GRADIENTS = [
     bad(
         "requires_grad", lambda t: setattr(t(2).bool(), "requires_grad", True), RuntimeError, "bool"
     ),
+    bad("retain_grad", lambda t: t(2).retain_grad(), RuntimeError, "require grad"),
     bad("register_hook", lambda t: t(2).register_hook(print), RuntimeError, "require"),
 ]
 

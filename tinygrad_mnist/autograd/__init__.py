@@ -3,7 +3,6 @@
 from tinygrad_mnist.autograd.backward import RemovableHandle as RemovableHandle
 from tinygrad_mnist.autograd.backward import backward as backward
 from tinygrad_mnist.autograd.backward import grad as grad
-from tinygrad_mnist.autograd.backward import vjp as vjp
 from tinygrad_mnist.autograd.function import Context as Context
 from tinygrad_mnist.autograd.function import Function as Function
 from tinygrad_mnist.autograd.graph import Node as Node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tinygrad_mnist import dispatch
@@ -15,11 +15,10 @@ from tinygrad_mnist.autograd.graph import (
     Value,
     checked,
     edge_to,
-    enable_grad,
     is_grad_enabled,
+    kind_of,
     sequence,
     set_grad_enabled,
-    wrap,
 )
 from tinygrad_mnist.autograd.record import filled
 
@@ -37,14 +36,17 @@ class _Pass:
         self.leaves: dict[int, tuple[Value, Any]] = {}
         self.taken: set[int] = set()  # memory, by its version, that is or may be somebody's
 
-    def hooked(self, node: Node, output: int, dY: Any) -> Any:
-        """A complete gradient after its node's hooks, those that only look at it last."""
-        hooks = sorted((node.hooks or {}).items(), key=lambda item: item[0] < 0)
-        chosen = [hook for _, (place, hook) in hooks if place == output]
-        if dY is None or not chosen:
-            return dY
-        dY = _hooked(chosen, dY)
-        self.taken.add(id(dY.version))  # a hook may have kept it
+    def hooked(self, owner: Node | Value, output: int, dY: Any) -> Any:
+        """A complete gradient after its hooks, each given what the one before made of it.
+
+        Those that only look at it come last.
+        """
+        for _, (place, hook) in sorted((owner.hooks or {}).items(), key=lambda item: item[0] < 0):
+            if place == output and dY is not None:
+                replaced = hook(dY)
+                if replaced is not None:
+                    dY = checked("a hook", replaced, kind_of(dY))
+                self.taken.add(id(dY.version))  # a hook may have kept it
         return dY
 
     def deliver(self, edge: Edge, dX: Any) -> None:
@@ -81,6 +83,21 @@ class _Pass:
             for edge, dX in found:
                 deliver(edge, dX)
 
+    def accumulate(self, leaf: Value, dX: Any) -> None:
+        """Add to ``leaf.grad``: in place, as in PyTorch, unless the pass itself is recorded.
+
+        A new one is contiguous and shares memory with nobody.
+        """
+        if leaf.hooks:
+            dX = self.hooked(leaf, 0, dX)
+        if leaf.grad is not None:
+            leaf.grad = _sum(leaf.grad, dX)
+            return
+        if id(dX.version) in self.taken or not dX.array.flags.c_contiguous:
+            dX = dX.clone()
+        self.taken.add(id(dX.version))
+        leaf.grad = dX
+
 
 class _Asked:
     """What ``grad`` was asked for: the target edges and the nodes on the way to them."""
@@ -96,15 +113,6 @@ class _Asked:
         for output, dY in enumerate(dYs):
             if (node, output) in self.found:
                 self.found[node, output] = dY
-
-
-def _hooked(hooks: Sequence[Hook], dY: Any) -> Any:
-    """``dY``, or what the hooks make of it, each of what the one before it returned."""
-    for hook in hooks:
-        replaced = hook(dY)
-        if replaced is not None:
-            dY = checked("a hook", replaced, dY.array.shape, dY.array.dtype, dY.backend)
-    return dY
 
 
 def backward(
@@ -124,7 +132,7 @@ def backward(
         run.run(create_graph if retain_graph is None else retain_graph)
         run.taken.add(id(seed.version))
         for leaf, dX in run.leaves.values():
-            _accumulate(leaf, dX, run.taken)
+            run.accumulate(leaf, dX)
 
 
 def grad(
@@ -155,7 +163,7 @@ def grad(
                 run.deliver(start, _seed(root, seed))
         run.run(create_graph if retain_graph is None else retain_graph, asked)
         for leaf, dX in run.leaves.values():
-            asked.found[leaf, 0] = _hooked(list((leaf.hooks or {}).values()), dX)
+            asked.found[leaf, 0] = run.hooked(leaf, 0, dX)
     found = [asked.found[edge] for edge in edges]
     if not allow_unused and any(dX is None for dX in found):
         raise RuntimeError(
@@ -163,64 +171,6 @@ def grad(
             "outputs; give allow_unused=True to get None for it"
         )
     return tuple(found)
-
-
-def vjp(function: Callable[..., Any], inputs: Sequence[Any], dYs: Sequence[Any]) -> list[Any]:
-    """The gradients of ``function`` at ``inputs`` along ``dYs``, by differentiating what it runs.
-
-    This is the rule of a fused gradient: ``function`` computes the same from simpler ops. Inputs
-    are re-entered as they are, so that the result is part of their graph where one is recorded.
-    """
-    create_graph = is_grad_enabled()
-    with enable_grad():
-        fresh = [_alias(x) if isinstance(x, Value) else x for x in inputs]
-        results = function(*fresh)
-        results = results if isinstance(results, tuple) else (results,)
-        pairs = [(y, dY) for y, dY in zip(results, dYs, strict=True) if dY is not None]
-        targets = [x for x in fresh if isinstance(x, Value)]
-        found = iter(
-            grad(
-                [y for y, _ in pairs],
-                targets,
-                [dY for _, dY in pairs],
-                create_graph=create_graph,
-                allow_unused=True,
-            )
-        )
-    return [next(found) if isinstance(x, Value) else None for x in fresh]
-
-
-def _alias(x: Value) -> Any:
-    """A value of its own identity over the same array, linked to ``x`` where ``x`` has a graph."""
-    alias = wrap(x.result_type, x.array, x.backend, x.version)
-    alias.tracked = x.array.dtype.kind == "f"
-    alias.node = AliasNode(x) if alias.tracked else None
-    return alias
-
-
-class AliasNode(Node):
-    """Passes its gradient to ``x``, if ``x`` takes one."""
-
-    __slots__ = ("target",)
-
-    name = "alias"
-    results = 1
-
-    def __init__(self, x: Value) -> None:
-        self.hooks = None
-        self.seq = next(sequence)
-        self.target = [edge_to(x)] if x.tracked else []
-
-    def edges(self) -> Sequence[Edge]:
-        return self.target
-
-    def gradients(
-        self, dYs: list[Any], wanted: Callable[[Edge], bool] | None
-    ) -> Sequence[tuple[Edge, Any]]:
-        return [(edge, dYs[0]) for edge in self.target]
-
-    def free(self) -> None:
-        pass
 
 
 def _several(x: Any) -> list[Any]:
@@ -244,7 +194,7 @@ def _seed(root: Value, gradient: Any) -> Any:
                 "shape; reduce it to a scalar first, for example with .sum(), or pass one"
             )
         return filled(root.result_type, root.backend, root.array.shape, 1, root.array.dtype)
-    return checked("backward", gradient, root.array.shape, root.array.dtype, root.backend)
+    return checked("backward", gradient, kind_of(root))
 
 
 def _target(x: Any, i: int) -> Edge:
@@ -271,25 +221,8 @@ def _on_the_way(roots: Iterable[Edge], targets: Iterable[Edge]) -> set[Node]:
     return wanted
 
 
-def _accumulate(leaf: Value, dX: Any, taken: set[int]) -> None:
-    """Add to ``leaf.grad``: in place, as in PyTorch, unless the pass itself is recorded.
-
-    A new one is contiguous and shares memory with nobody.
-    """
-    if leaf.hooks:
-        dX = _hooked(list(leaf.hooks.values()), dX)
-        taken.add(id(dX.version))  # the hook may have kept it
-    if leaf.grad is not None:
-        leaf.grad = _sum(leaf.grad, dX)
-        return
-    if id(dX.version) in taken or not dX.array.flags.c_contiguous:
-        dX = dX.clone()
-    taken.add(id(dX.version))
-    leaf.grad = dX
-
-
-def _sum(held: Value, dX: Any) -> Any:
-    checked("the grad that a tensor already has", held, dX.array.shape, dX.array.dtype, dX.backend)
+def _sum(held: Any, dX: Any) -> Any:
+    checked("the grad that a tensor already has", held, kind_of(dX))
     if is_grad_enabled():
         return held + dX
     dispatch.call(held.backend, "add", (held.array, dX.array), out=held.array)
@@ -298,11 +231,19 @@ def _sum(held: Value, dX: Any) -> Any:
 
 
 class RemovableHandle:
-    """What ``register_hook`` returns: ``remove()`` takes the hook off again."""
+    """What registers a hook returns it: ``remove()``, or the end of its ``with`` block, takes the
+    hook off again.
+    """
 
-    def __init__(self, hooks: dict[int, Any], key: int) -> None:
+    def __init__(self, hooks: dict[Any, Any], key: Any) -> None:
         self._hooks = hooks
         self._key = key
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
 
     def remove(self) -> None:
         """Take the hook off; a second call does nothing."""
@@ -310,27 +251,25 @@ class RemovableHandle:
 
 
 def register_hook(value: Value, hook: Hook) -> RemovableHandle:
-    """Call ``hook(gradient)`` when the gradient of ``value`` is complete; it may return another."""
+    """Call ``hook(gradient)`` when the gradient of ``value`` is complete; it may return another.
+
+    It must not change the gradient in place: others may be reading it. RuntimeError for a value
+    without gradients.
+    """
     if not value.tracked:
         raise RuntimeError("register_hook: this tensor does not require grad")
-    key = next(sequence)
-    if value.node is None:
-        value.hooks = {} if value.hooks is None else value.hooks
-        value.hooks[key] = hook
-        return RemovableHandle(value.hooks, key)
-    node = value.node
-    node.hooks = {} if node.hooks is None else node.hooks
-    node.hooks[key] = (value.output, hook)
-    return RemovableHandle(node.hooks, key)
+    return _attached(value, next(sequence), hook)
 
 
 def retain_grad(value: Value) -> None:
-    """Have ``backward`` write ``grad`` of a value that an op made, as it does for leaves."""
+    """Have ``backward`` write ``grad`` of a value that an op made, as it does for leaves.
+
+    RuntimeError for a value without gradients.
+    """
+    if not value.tracked:
+        raise RuntimeError("retain_grad: this tensor does not require grad")
     if value.node is None:
         return
-    key = -1 - value.output  # one for each result: a second call changes nothing
-    node = value.node
-    node.hooks = {} if node.hooks is None else node.hooks
     holder = weakref.ref(value)  # the node must not keep its own result alive
 
     def keep(dY: Any) -> None:
@@ -338,4 +277,11 @@ def retain_grad(value: Value) -> None:
         if target is not None:
             target.grad = dY.clone() if target.grad is None else target.grad + dY
 
-    node.hooks[key] = (value.output, keep)
+    _attached(value, -1 - value.output, keep)  # one for each result: a second call changes nothing
+
+
+def _attached(value: Value, key: int, hook: Hook) -> RemovableHandle:
+    owner, output = edge_to(value)
+    owner.hooks = {} if owner.hooks is None else owner.hooks
+    owner.hooks[key] = output, hook
+    return RemovableHandle(owner.hooks, key)

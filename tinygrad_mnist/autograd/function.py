@@ -7,6 +7,7 @@ from typing import Any
 
 from tinygrad_mnist.autograd.graph import (
     Edge,
+    Kind,
     Node,
     Value,
     broadcasts_to,
@@ -14,13 +15,13 @@ from tinygrad_mnist.autograd.graph import (
     edge_to,
     freed,
     is_grad_enabled,
+    kind_of,
     no_grad,
     overwritten,
     sequence,
     wrap,
 )
 from tinygrad_mnist.autograd.record import filled
-from tinygrad_mnist.kernels import Backend, Shape
 
 
 class Context:
@@ -86,11 +87,11 @@ class Function:
         ctx = Context(needs)
         with no_grad():
             results = cls.forward(ctx, *args, **kwargs)
-        single = isinstance(results, Value)
-        values = [_own(v) for v in ((results,) if single else results)]
+        returned = (results,) if isinstance(results, Value) else results
+        values = tuple([_own(v) for v in returned])
         if any(needs) and is_grad_enabled():
-            FunctionNode(cls, ctx, args, values, (results,) if single else results)
-        return values[0] if single else tuple(values)
+            FunctionNode(cls, ctx, args, values, returned)
+        return values if returned is results else values[0]
 
 
 def _own(result: Any) -> Any:
@@ -106,17 +107,16 @@ class FunctionNode(Node):
     __slots__ = ("arguments", "ctx", "function", "outputs", "results", "saved")
 
     foreign = True
-    # per argument where its gradient goes (None: nowhere), and shape, dtype, backend
-    arguments: list[tuple[Edge | None, Any]]
-    outputs: list[tuple[type[Value], Backend, Shape, Any]]  # class, backend, shape, dtype of each
-    saved: list[tuple[Any, Any, int]] | None
+    arguments: list[tuple[Edge, Kind] | None]  # where its gradient goes; None: takes none
+    outputs: list[tuple[type[Value], Kind]]
+    saved: list[tuple[Any, int | None, int]] | None  # value, which result it is, its version
 
     def __init__(
         self,
         function: type[Function],
         ctx: Context,
         args: Sequence[Any],
-        values: list[Any],
+        values: Sequence[Any],
         returned: Sequence[Any],
     ) -> None:
         self.function = function
@@ -124,12 +124,9 @@ class FunctionNode(Node):
         self.hooks = None
         self.seq = next(sequence)
         self.arguments = [
-            (edge_to(x) if x.tracked else None, (x.array.shape, x.array.dtype, x.backend))
-            if isinstance(x, Value)
-            else (None, None)
-            for x in args
+            (edge_to(x), kind_of(x)) if isinstance(x, Value) and x.tracked else None for x in args
         ]
-        self.outputs = [(v.result_type, v.backend, v.array.shape, v.array.dtype) for v in values]
+        self.outputs = [(v.result_type, kind_of(v)) for v in values]
         self.results = len(values)
         no_grad_ids = {id(v) for v in ctx._no_grad}
         places = {id(v): i for i, v in enumerate(returned)}
@@ -145,7 +142,7 @@ class FunctionNode(Node):
         return self.function.__name__
 
     def edges(self) -> Sequence[Edge]:
-        return [edge for edge, _ in self.arguments if edge is not None]
+        return [taken[0] for taken in self.arguments if taken is not None]
 
     def gradients(
         self, dYs: list[Any], wanted: Callable[[Edge], bool] | None
@@ -165,9 +162,9 @@ class FunctionNode(Node):
                 f"{len(self.arguments)} arguments; return one for each, None for no tensor"
             )
         return [
-            (edge, self._fitted(dX, i, *takes))
-            for i, (dX, (edge, takes)) in enumerate(zip(dXs, self.arguments, strict=True))
-            if edge is not None and dX is not None and (wanted is None or wanted(edge))
+            (taken[0], self._fitted(dX, i, taken[1]))
+            for i, (dX, taken) in enumerate(zip(dXs, self.arguments, strict=True))
+            if taken is not None and dX is not None and (wanted is None or wanted(taken[0]))
         ]
 
     def free(self) -> None:
@@ -182,14 +179,14 @@ class FunctionNode(Node):
 
     def _zeros(self, i: int) -> Any:
         """The gradient of a result that nothing was computed from."""
-        kind, backend, shape, dtype = self.outputs[i]
-        return filled(kind, backend, shape, 0, dtype)
+        result_type, (shape, dtype, backend) = self.outputs[i]
+        return filled(result_type, backend, shape, 0, dtype)
 
-    def _fitted(self, dX: Any, i: int, shape: Shape, dtype: Any, backend: Backend) -> Any:
+    def _fitted(self, dX: Any, i: int, kind: Kind) -> Any:
         """A gradient that backward returned, summed where it broadcast the argument."""
-        if isinstance(dX, Value) and broadcasts_to(shape, dX.array.shape):
-            dX = dX.unbroadcast(shape)
-        return checked(f"{self.name}.backward for argument {i}", dX, shape, dtype, backend)
+        wider = isinstance(dX, Value) and broadcasts_to(kind[0], dX.array.shape)
+        dX = dX.unbroadcast(kind[0]) if wider else dX
+        return checked(f"{self.name}.backward for argument {i}", dX, kind)
 
     def _load(self) -> tuple[Any, ...]:
         if self.saved is None:

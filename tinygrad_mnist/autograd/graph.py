@@ -9,10 +9,14 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+
 from tinygrad_mnist.kernels import Backend, Shape
 
 Hook = Callable[[Any], Any]
 Edge = tuple["Node | Value", int]  # a node and which of its results, or a leaf and 0
+Hooks = dict[int, tuple[int, Hook]]  # key → (which result, function)
+Kind = tuple[Shape, Any, Backend]  # shape, dtype and backend
 F = TypeVar("F", bound=Callable[..., Any])
 
 sequence = itertools.count()
@@ -21,7 +25,8 @@ sequence = itertools.count()
 class Value:
     """An array in the graph: what ``Tensor`` is without its methods.
 
-    ``version`` counts the writes to the memory; it is one list shared by all views of it.
+    ``version`` counts the writes to the memory; it is one list shared by all views of it. The
+    backward pass takes ``+``, ``clone`` and ``unbroadcast`` from the ops.
     """
 
     __slots__ = (
@@ -41,19 +46,11 @@ class Value:
     array: Any
     backend: Backend
     grad: Any
-    hooks: dict[int, Hook] | None
+    hooks: Hooks | None
     node: Node | None
     output: int
     tracked: bool  # an op on it is recorded: Tensor calls it requires_grad
     version: list[int]
-
-    # What the backward pass itself asks of a value; Tensor binds both.
-
-    def __add__(self, other: Any) -> Any:
-        raise NotImplementedError(f"{type(self).__name__} does not add")
-
-    def unbroadcast(self, shape: Shape) -> Any:
-        raise NotImplementedError(f"{type(self).__name__} does not sum")
 
 
 Value.result_type = Value
@@ -88,7 +85,7 @@ class Node:
     __slots__ = ("hooks", "seq")
 
     foreign: ClassVar[bool] = False  # whether a user's code makes its gradients, and may keep them
-    hooks: dict[int, tuple[int, Hook]] | None  # key → (which result, function)
+    hooks: Hooks | None
     seq: int
     results: int  # how many carry a gradient
 
@@ -118,6 +115,23 @@ class Node:
         return f"<{self.name}>"
 
 
+def broadcast(
+    name: str, *shapes: Shape, of: Sequence[Shape] = (), error: type[Exception] = ValueError
+) -> Shape:
+    """The shape of all broadcast against each other; an error where they do not.
+
+    The error names the shapes ``of`` which these are parts, too.
+    """
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        parts, wholes = (" and ".join(str(tuple(s)) for s in group) for group in (shapes, of))
+        raise error(
+            f"{name}: shapes {parts}{f', of {wholes},' if of else ''} do not broadcast; counted "
+            "from the last dim, sizes must be equal or 1"
+        ) from None
+
+
 def broadcasts_to(shape: Shape, larger: Shape) -> bool:
     """Whether an array of ``shape`` broadcasts to exactly ``larger``."""
     ends = larger[len(larger) - len(shape) :]
@@ -125,7 +139,12 @@ def broadcasts_to(shape: Shape, larger: Shape) -> bool:
     return len(shape) <= len(larger) and fits
 
 
-def checked(who: str, dX: Any, shape: Shape, dtype: Any, backend: Backend) -> Any:
+def kind_of(x: Value) -> Kind:
+    """What a gradient of ``x`` shares with it: shape, dtype and backend."""
+    return x.array.shape, x.array.dtype, x.backend
+
+
+def checked(who: str, dX: Any, wanted: Kind) -> Any:
     """A gradient that a user's code made, if it is what its place takes.
 
     TypeError for no tensor or another dtype, ValueError for another shape, RuntimeError for
@@ -133,20 +152,27 @@ def checked(who: str, dX: Any, shape: Shape, dtype: Any, backend: Backend) -> An
     """
     if not isinstance(dX, Value):
         raise TypeError(f"{who}: found {type(dX).__name__}, expected a tensor or None")
-    if dX.array.shape != shape:
+    shape, dtype, backend = wanted
+    x = dX.array
+    if x.shape != shape:
         raise ValueError(
-            f"{who}: found a gradient of shape {tuple(dX.array.shape)}, expected {tuple(shape)}"
+            f"{who}: found a gradient of shape {tuple(x.shape)}, expected {tuple(shape)}"
         )
-    if dX.array.dtype != dtype:
+    if x.dtype != dtype:
         raise TypeError(
-            f"{who}: found a gradient of {dX.array.dtype}, expected {dtype}; cast it with .to()"
+            f"{who}: found a gradient of {x.dtype}, expected {dtype}; cast it with .to()"
         )
     if dX.backend is not backend:
-        raise RuntimeError(
-            f"{who}: found a gradient on the backend {dX.backend.name!r}, expected "
-            f'{backend.name!r}; move it with .to("{backend.name}")'
-        )
+        raise elsewhere(f"{who}: found a gradient", dX, backend)
     return dX
+
+
+def elsewhere(found: str, x: Value, backend: Backend) -> RuntimeError:
+    """The error of a value on another backend than what it meets."""
+    return RuntimeError(
+        f"{found} on the backend {x.backend.name!r}, expected {backend.name!r}; "
+        f'move it with .to("{backend.name}")'
+    )
 
 
 def freed(node: Node) -> RuntimeError:

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
 
-import numpy as np
-
 from tinygrad_mnist import dispatch
 from tinygrad_mnist.autograd.graph import (
     Edge,
     Node,
     Value,
+    broadcast,
+    edge_to,
+    elsewhere,
     freed,
     mode,
     overwritten,
@@ -45,8 +46,7 @@ class Op:
 
     ``rules`` holds per input a function of the result's gradient and of what its parameters name:
     an input or a static argument of the kernel, ``out`` for the result (``out_1``, ``out_2`` for
-    further ones), ``<input>_shape`` or ``<input>_dtype``, ``shapes`` for those of all inputs,
-    ``static`` for all static arguments.
+    further ones), ``<input>_shape``, ``shapes`` for those of all inputs.
     ``joint`` is one such function for all inputs at once, taking one gradient per differentiable
     result (None where nothing flows back; a list where ``differentiable`` is ``EVERY``) and
     returning one per input. The inputs of a kernel that takes any number (``*arrays``) have a
@@ -54,7 +54,6 @@ class Op:
     """
 
     kernel: str
-    name: str
     contract: Spec
     rules: tuple[Rule | None, ...]
     joint: Rule | None
@@ -78,8 +77,6 @@ class Plan:
     keeps: Iterable[bool]  # per input, whether a rule that runs names it
     kept: tuple[int, ...]  # the inputs for which that is so
     results: tuple[int, ...]  # the results that such a rule names
-    dtype: bool  # whether such a rule names the first input's dtype
-    frees: bool  # whether anything is kept
 
 
 def define(
@@ -88,7 +85,6 @@ def define(
     *,
     joint: Rule | None = None,
     differentiable: int = 1,
-    name: str | None = None,
 ) -> Op:
     """An ``Op`` from its kernel and rules; ValueError for a rule that names what is not there."""
     contract = spec(kernel)
@@ -96,9 +92,7 @@ def define(
     if unknown:
         raise ValueError(f"{kernel}: rules for {sorted(unknown)}, inputs are {contract.inputs}")
     ordered = tuple(rules.get(i) for i in contract.inputs)
-    op = Op(
-        kernel, name or kernel, contract, ordered, joint, differentiable, contract.kind == "view"
-    )
+    op = Op(kernel, contract, ordered, joint, differentiable, contract.kind == "view")
     op.plan(2 ** len(ordered) - 1)  # meets every rule, so that a wrong name shows here
     DEFINED.append(op)
     return op
@@ -106,12 +100,8 @@ def define(
 
 def _planned(op: Op, mask: int) -> Plan:
     tracked = [i for i in range(mask.bit_length()) if mask >> i & 1]
-    if op.joint is not None:
-        chosen = [(i, op.joint) for i in tracked]
-        skip = 1 if op.differentiable == EVERY else op.differentiable
-    else:
-        chosen = [(i, rule) for i in tracked if (rule := op.rules[i]) is not None]
-        skip = 1
+    chosen = [(i, rule) for i in tracked if (rule := op.joint or op.rules[i]) is not None]
+    skip = 1 if op.differentiable == EVERY else op.differentiable  # the gradients it takes
     names = {n for _, rule in chosen for n in _parameters(rule)[skip:]}
     keeps = tuple(name in names for name in op.contract.inputs)
     results = tuple(i for i, name in enumerate(RESULTS) if name in names)
@@ -123,8 +113,6 @@ def _planned(op: Op, mask: int) -> Plan:
         keeps=repeat(False) if op.contract.variadic else keeps,
         kept=tuple(i for i, keep in enumerate(keeps) if keep),
         results=results,
-        dtype=any(name.endswith("_dtype") for name in names),
-        frees=any(keeps) or bool(results),
     )
 
 
@@ -145,17 +133,13 @@ def _getter(name: str, op: Op) -> Getter:
         return lambda node: node.static[name]
     if name == "shapes":
         return lambda node: [_shape_of(x) for x in node.inputs]
-    if name == "static":
-        return lambda node: node.static
     stem, _, suffix = name.rpartition("_")
     if suffix == "shape" and stem in inputs:
         place = inputs.index(stem)
         return lambda node: _shape_of(node.inputs[place])
-    if suffix == "dtype" and stem == inputs[0]:
-        return lambda node: node.dtype
     raise ValueError(
         f"{op.kernel}: a rule names {name!r}; it may name out, {inputs}, "
-        f"their _shape or _dtype, shapes, static, or {op.contract.static}"
+        f"their _shape, shapes, or {op.contract.static}"
     )
 
 
@@ -174,19 +158,19 @@ def record(op: Op, inputs: Sequence[Any], static: dict[str, Any] = _NO_STATIC) -
             if first is None:
                 first = x
             elif x.backend is not first.backend:
-                raise _two_backends(op.name, first, x)
+                raise elsewhere(f"{op.kernel}: found an operand", x, first.backend)
             if x.tracked:
                 mask += bit
             arrays.append(x.array)
         else:
             arrays.append(x)
         bit += bit
-    assert first is not None, f"{op.name}: called without a value"
+    assert first is not None, f"{op.kernel}: called without a value"
     backend = first.backend
     try:
         result = dispatch.call(backend, op.kernel, arrays, static)
     except (ValueError, IndexError, TypeError) as error:
-        raise _explained(op, arrays, error) from error
+        raise _explained(op, arrays, static, error) from error
     node = None
     if mask and mode.enabled:
         plan = op.plans.get(mask) or op.plan(mask)
@@ -221,13 +205,12 @@ def _node(plan: Plan, inputs: Sequence[Any], static: dict[str, Any]) -> OpNode:
             found.append(x)
             writes += x.version[0]
         elif not x.tracked:
-            found.append((None, 0, x.array.shape))
+            found.append((None, x.array.shape))
         elif x.node is None:
             found.append(x)
         else:
-            found.append((x.node, x.output, x.array.shape))
+            found.append(((x.node, x.output), x.array.shape))
     node.writes = writes
-    node.dtype = inputs[0].array.dtype if plan.dtype else None
     return node
 
 
@@ -250,23 +233,22 @@ def _several(op: Op, node: OpNode | None, results: Any, first: Value) -> Any:
 class OpNode(Node):
     """A node made by ``record``.
 
-    ``inputs`` has per input the value itself where a rule names it or it is a leaf, else
-    (node, output, shape) where it takes a gradient, else nothing but its shape.
+    ``inputs`` has per input the value itself where a rule names it or it is a leaf, else where its
+    gradient goes, or None, and its shape.
     """
 
-    __slots__ = ("dtype", "inputs", "kept", "plan", "results", "static", "writes")
+    __slots__ = ("inputs", "kept", "plan", "results", "static", "writes")
 
     plan: Plan
     inputs: list[Any] | None  # None: freed
     static: dict[str, Any]
     kept: dict[int, tuple[Any, ...]] | None  # results, see _entry
     writes: int  # to the inputs that rules name, when they were recorded; backward wants the same
-    dtype: Any  # of the first input, where a rule names it
     results: int
 
     @property
     def name(self) -> str:
-        return self.plan.op.name
+        return self.plan.op.kernel
 
     def result(self, output: int) -> Any:
         """A result that was kept, joined to this node again."""
@@ -298,12 +280,7 @@ class OpNode(Node):
         found = []
         for i, rule, getters in plan.runs:
             x = inputs[i]
-            if type(x) is tuple:
-                target, output, shape = x
-                edge = (target, output)
-            else:
-                shape = x.array.shape
-                edge = (x, 0) if x.node is None else (x.node, x.output)
+            edge, shape = x if type(x) is tuple else (edge_to(x), x.array.shape)
             if wanted is None or wanted(edge):
                 dX = rule(dY, *[getter(self) for getter in getters]) if getters else rule(dY)
                 if dX.array.shape != shape:
@@ -333,18 +310,18 @@ class OpNode(Node):
             raise overwritten(self, f"{' and '.join(names)} (shapes {shapes})")
 
     def free(self) -> None:
-        if self.plan.frees:
+        if self.plan.kept or self.plan.results:
             self.inputs = self.kept = None
 
 
 def _edge(x: Any) -> Edge:
-    if type(x) is tuple:
-        return x[0], x[1]
-    return (x, 0) if x.node is None else (x.node, x.output)
+    edge: Edge = x[0] if type(x) is tuple else edge_to(x)
+    return edge
 
 
 def _shape_of(x: Any) -> Shape:
-    return x[2] if type(x) is tuple else x.array.shape
+    shape: Shape = x[1] if type(x) is tuple else x.array.shape
+    return shape
 
 
 def filled(kind: type[Value], backend: Backend, shape: Shape, value: Any, dtype: Any) -> Any:
@@ -353,34 +330,16 @@ def filled(kind: type[Value], backend: Backend, shape: Shape, value: Any, dtype:
     return wrap(kind, dispatch.call(backend, "full", (), static), backend)
 
 
-def _two_backends(name: str, x: Value, y: Value) -> RuntimeError:
-    return RuntimeError(
-        f"{name}: one operand is on the backend {x.backend.name!r} and one on {y.backend.name!r}; "
-        f'move one of them: x.to("{x.backend.name}")'
-    )
-
-
-def _explained(op: Op, arrays: Sequence[Any], error: Exception) -> Exception:
-    """The kernel's error, with the op and what it was given."""
-    shapes = [tuple(a.shape) for a in arrays if hasattr(a, "shape")]
-    if op.contract.kind == "elementwise" and not broadcasts(shapes):
-        return ValueError(
-            f"{op.name}: shapes {' and '.join(map(str, shapes))} do not broadcast; counted from "
-            "the last dim, sizes must be equal or 1"
-        )
+def _explained(
+    op: Op, arrays: Sequence[Any], static: dict[str, Any], error: Exception
+) -> Exception:
+    """The kernel's error, with the op's name or ``what`` stands for it, and what it was given."""
+    if op.contract.kind == "elementwise":
+        broadcast(op.kernel, *(tuple(a.shape) for a in arrays if hasattr(a, "shape")))
+    name = static.get("what", op.kernel)
     given = ", ".join(
         f"{a.dtype}{tuple(a.shape)}" if hasattr(a, "shape") else repr(a) for a in arrays
     )
-    message = str(error)
-    prefix = "" if message.startswith(f"{op.name}: ") else f"{op.name}: "
+    message = str(error).removeprefix(f"{name}: ")
     kind = next(k for k in (IndexError, TypeError, ValueError) if isinstance(error, k))
-    return kind(f"{prefix}{message} (operands: {given})")
-
-
-def broadcasts(shapes: list[Shape]) -> bool:
-    """Whether the shapes broadcast against each other."""
-    try:
-        np.broadcast_shapes(*shapes)
-    except ValueError:
-        return False
-    return True
+    return kind(f"{name}: {message} (operands: {given})")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from tinygrad_mnist.autograd.graph import Value, broadcasts_to
-from tinygrad_mnist.autograd.record import broadcasts
+from tinygrad_mnist.autograd.graph import Value, broadcast, broadcasts_to
 from tinygrad_mnist.checks import check_numbers, check_scalars, fit, held
 from tinygrad_mnist.composed.statistics import Statistics
 from tinygrad_mnist.ops.pointwise import clamped, where
@@ -149,7 +148,7 @@ class Algebra(Statistics):
         value, dtype = operand("masked_fill", self, value), self.array.dtype
         number = not isinstance(value, Value)
         fit("masked_fill", "mask bool (…), value? ()", mask, None if number else value)
-        _check_broadcast("masked_fill", self, mask)
+        broadcast("masked_fill", self.array.shape, mask.array.shape)
         value = held("masked_fill", value, dtype) if number else cast(value, dtype)
         return where(mask, value, self)
 
@@ -174,11 +173,6 @@ class Algebra(Statistics):
 
     def _truths(self, name: str, other: Any) -> tuple[Any, Any]:
         other = operand(name, self, other)
-        _check_broadcast(name, self, other)
+        if isinstance(other, Value):
+            broadcast(name, self.array.shape, other.array.shape)
         return self.ne(0), other != 0
-
-
-def _check_broadcast(name: str, *values: Any) -> None:
-    shapes = [tuple(x.array.shape) for x in values if isinstance(x, Value)]
-    if not broadcasts(shapes):
-        raise ValueError(f"{name}: shapes {' and '.join(map(str, shapes))} do not broadcast")

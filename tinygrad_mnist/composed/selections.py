@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from tinygrad_mnist.autograd.graph import Value, broadcasts_to
+from tinygrad_mnist.autograd.graph import Value, broadcast, broadcasts_to
 from tinygrad_mnist.checks import BOOL, INT, checked_dim, fit, held
 from tinygrad_mnist.composed.views import Views
 from tinygrad_mnist.kernels import Shape
@@ -104,12 +104,13 @@ class Selections(Views):
             return taken(self.reshape(-1), flat, 0)
         at = checked_dim("take_along_dim", dim, self.array.ndim)
         old, wanted = tuple(self.array.shape), tuple(places.array.shape)
-        sizes = _broadcast((*old[:at], 1, *old[at + 1 :]), (*wanted[:at], 1, *wanted[at + 1 :]))
-        if sizes is None or len(old) != len(wanted):
+        if len(old) != len(wanted):
             raise ValueError(
-                f"take_along_dim: expected x and indices that broadcast outside dim {dim}, got "
-                f"{old} and {wanted}"
+                f"take_along_dim: expected indices of {len(old)} dims, x has shape {old}, got "
+                f"{wanted}"
             )
+        outside = [(*shape[:at], 1, *shape[at + 1 :]) for shape in (old, wanted)]
+        sizes = broadcast("take_along_dim", *outside, of=(old, wanted))
         places = _flat("take_along_dim", self, at, places, sizes, wraps=True)
         return taken(self.reshape(-1), places, 0)
 
@@ -146,10 +147,7 @@ class Selections(Views):
         Its shape depends on data, for which a device must wait.
         """
         fit("masked_select", "mask bool (…)", mask)
-        old, wanted = tuple(self.array.shape), tuple(mask.array.shape)
-        shape = _broadcast(old, wanted)
-        if shape is None:
-            raise ValueError(f"masked_select: shapes {old} and {wanted} do not broadcast")
+        shape = broadcast("masked_select", self.array.shape, mask.array.shape)
         return taken(self.expand(shape).reshape(-1), _true(mask.expand(shape)), 0)
 
 
@@ -274,12 +272,8 @@ def _along_one_dim(x: Any, basic: tuple[Any, ...], places: list[Place]) -> tuple
 
     The source shares the memory of ``x``, unless several dims are indexed of one not contiguous.
     """
-    shapes = [tuple(place.index.array.shape) for place in places]
-    try:
-        inner = len(np.broadcast_shapes(*shapes))
-    except ValueError:
-        got = " and ".join(map(str, shapes))
-        raise IndexError(f"index: arrays of shapes {got} do not broadcast") from None
+    shapes = [place.index.array.shape for place in places]
+    inner = len(broadcast("index: arrays", *shapes, error=IndexError))
     view = x if basic.count(_ALL) == len(basic) else sliced(x, basic)
     shape = tuple(view.array.shape)
     first, last = places[0].at, places[-1].at + places[-1].span
@@ -319,7 +313,7 @@ def _offsets(x: Any, places: list[Place], steps: list[int]) -> Any:
     for at, span, index, dim in places:
         step = steps[at + span - 1]
         if dim is not None:
-            index = placed("", index, x.array.shape[dim], dim, wraps=True, step=step)
+            index = placed("index", index, x.array.shape[dim], dim, wraps=True, step=step)
         elif step != 1:
             index = index * step
         terms.append(index)
@@ -470,13 +464,7 @@ def _along(name: str, x: Any, dim: int, index: Any) -> Any:
     return _flat(name, x, at, places, wanted)
 
 
-def _within(shape: Shape, larger: Shape) -> bool:
-    return len(shape) == len(larger) and all(s <= m for s, m in zip(shape, larger, strict=True))
-
-
-def _flat(
-    name: str, x: Any, dim: int, index: Any, sizes: Shape, wraps: bool = False
-) -> Any:  # fmt: skip
+def _flat(name: str, x: Any, dim: int, index: Any, sizes: Shape, wraps: bool = False) -> Any:
     """Places in ``x`` laid flat: ``index`` along ``dim``, counting up to ``sizes`` elsewhere."""
     shape = tuple(x.array.shape) or (1,)
     steps = _steps(shape)
@@ -493,17 +481,9 @@ def _source(name: str, x: Any, src: Any, index: Any) -> Any:
     """As much of ``src`` as ``index`` takes. ValueError where that is more than there is."""
     fit(name, "x (…), src (…)", x, src)
     shape, wanted = tuple(src.array.shape) or (1,), tuple(index.array.shape) or (1,)
-    if not _within(wanted, shape):
+    if len(wanted) != len(shape) or any(w > s for w, s in zip(wanted, shape, strict=True)):
         raise ValueError(
             f"{name}: expected src of as many dims as the index {wanted}, no smaller, got {shape}"
         )
     src = src.reshape(shape)
     return src if shape == wanted else sliced(src, tuple(slice(size) for size in wanted))
-
-
-def _broadcast(x: Shape, y: Shape) -> Shape | None:
-    """The shape of both broadcast against each other; None where they do not."""
-    try:
-        return np.broadcast_shapes(x, y)
-    except ValueError:
-        return None

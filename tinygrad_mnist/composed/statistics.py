@@ -150,7 +150,7 @@ class Statistics(Arrangements):
         −∞ of nothing; the slope is 0 where it is infinite. Integers and booleans become float32
         first.
         """
-        x: Any = self if self.array.dtype.kind == "f" else cast(self, FLOAT)
+        x = self._as_float("logsumexp")
         dims = checked_dims("logsumexp", dim, x.array.ndim)
         if any(x.array.shape[d] == 0 for d in dims):
             return x.sum(dims, keepdim) - math.inf
@@ -173,10 +173,14 @@ class Statistics(Arrangements):
         return shifted - shifted.exp().sum(dim, keepdim=True).log()
 
     def _shifted(self, name: str, dim: int, dtype: Any) -> Any:
-        x: Any = self if dtype is None else cast(self, checked_dtype(dtype, name))
-        x = cast(x, FLOAT) if x.array.dtype.kind != "f" else x
+        x = self._as_float(name, dtype)
         checked_dim(name, dim, x.array.ndim)
         return x - x.amax(dim, keepdim=True).detach() if x.array.size else x
+
+    def _as_float(self, name: str, dtype: Any = None) -> Any:
+        """As ``dtype`` where one is given; what is then no float becomes float32."""
+        x = self if dtype is None else cast(self, checked_dtype(dtype, name))
+        return x if x.array.dtype.kind == "f" else cast(x, FLOAT)
 
     # ---- products
 

@@ -13,7 +13,7 @@ from tinygrad_mnist.kernels import Shape
 from tinygrad_mnist.ops.reductions import Reductions
 from tinygrad_mnist.ops.table import cast, full_like
 
-_NONZERO, _WRAP_INDEX = define("nonzero", {}), define("wrap_index", {}, name="index")
+_NONZERO, _WRAP_INDEX = define("nonzero", {}), define("wrap_index", {})
 _TAKE: Op = define("take", {"x": lambda dY, index, x_shape, dim: added(dY, index, x_shape, dim)})
 _TAKE_GRAD: Op = define("take_grad", {"dY": lambda dZ, index, dim: taken(dZ, index, dim)})
 _PUT: Op = define(
@@ -84,15 +84,14 @@ def placed(
     """
     low, what = -size if wraps else 0, _described(name, dim, size)
     if not size and index.array.size:  # said at once: a device would have nothing to read there
-        raise IndexError(f"index: {what}: nothing to index, got {index.array.size} indices")
+        raise IndexError(f"{what}: nothing to index, got {index.array.size} indices")
     static = {"size": size, "low": low, "step": step, "what": what}
     return record(_WRAP_INDEX, (index,), static)
 
 
 @lru_cache(maxsize=4096)
 def _described(name: str, dim: int | None, size: int) -> str:
-    where = "" if dim is None else f"dim {dim} of size {size}"
-    return ", ".join(part for part in (name, where) if part)
+    return name if dim is None else f"{name}: dim {dim} of size {size}"
 
 
 class Indexing(Reductions):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from tinygrad_mnist import random
-from tinygrad_mnist.autograd.backward import vjp
 from tinygrad_mnist.autograd.graph import wrap
 from tinygrad_mnist.autograd.record import define, record
 from tinygrad_mnist.checks import FLOAT, fit
@@ -13,7 +12,7 @@ from tinygrad_mnist.dispatch import call
 from tinygrad_mnist.kernels import Shape
 from tinygrad_mnist.ops.pointwise import where
 from tinygrad_mnist.ops.products import Products
-from tinygrad_mnist.ops.table import full_like
+from tinygrad_mnist.ops.table import full_like, zeros_like
 
 T = TypeVar("T", bound=Products)
 
@@ -27,10 +26,8 @@ _BATCH_NORM = define(
 _BATCH_NORM_GRAD = define(
     "batch_norm_grad",
     {},
-    joint=lambda ddX, ddweight, ddbias, dY, x, weight, eps: vjp(
-        lambda dY, x, weight: _batch_norm_grad_of_ops(dY, x, weight, eps),
-        (dY, x, weight),
-        (ddX, ddweight, ddbias),
+    joint=lambda ddX, ddweight, ddbias, dY, x, weight, eps: _batch_norm_curve(
+        ddX, ddweight, ddbias, dY, x, weight, eps
     ),
     differentiable=3,
 )
@@ -49,15 +46,35 @@ def _batch_norm_grad(dY: Any, x: Any, weight: Any, eps: float) -> Any:
     return record(_BATCH_NORM_GRAD, (dY, x, weight), {"eps": eps})
 
 
-def _batch_norm_grad_of_ops(dY: Any, x: Any, weight: Any, eps: float) -> Any:
-    """What the kernel batch_norm_grad computes, from ops, to be differentiated."""
+def _batch_norm_curve(
+    ddX: Any, ddweight: Any, ddbias: Any, dY: Any, x: Any, weight: Any, eps: float
+) -> tuple[Any, Any, Any]:
+    """The gradients by dY, x and weight of ddX · dX + ddweight · dweight + ddbias · dbias.
+
+    With dX = weight/σ · P(dY), where P(v) = v − mean(v) − x̂ · mean(v·x̂) is its own transpose and
+    the slope of x̂ by x is P/σ.
+    """
     dims = (0, *range(2, x.array.ndim))
-    centred = x - x.mean(dims, keepdim=True)
-    scale = 1 / (centred.square().mean(dims, keepdim=True) + eps).sqrt()
-    normal = centred * scale
-    per_channel = weight.reshape((1, -1) + (1,) * (x.array.ndim - 2))
-    share = dY.mean(dims, keepdim=True) + normal * (dY * normal).mean(dims, keepdim=True)
-    return per_channel * scale * (dY - share), (dY * normal).sum(dims), dY.sum(dims)
+
+    def mean(v: Any) -> Any:
+        return v.mean(dims, keepdim=True)
+
+    def per_channel(v: Any) -> Any:
+        return v.reshape((1, -1) + (1,) * (x.array.ndim - 2))
+
+    def projected(v: Any) -> Any:
+        return v - mean(v) - normal * mean(v * normal)
+
+    given = zip((ddX, ddweight, ddbias), (x, weight, weight), strict=True)
+    ddX, ddweight, ddbias = (zeros_like(like) if dd is None else dd for dd, like in given)
+    centred = x - mean(x)
+    scale = 1 / (mean(centred.square()) + eps).sqrt()
+    normal, gain, along = centred * scale, per_channel(weight) * scale, per_channel(ddweight)
+    slope = projected(dY)
+    dnormal = along * dY - gain * (ddX * mean(dY * normal) + dY * mean(ddX * normal))
+    dx = scale * (projected(dnormal) - gain * normal * mean(ddX * slope))
+    ddY = gain * projected(ddX) + along * normal + per_channel(ddbias)
+    return ddY, dx, (ddX * slope * scale).sum(dims)
 
 
 # ---- losses
@@ -70,7 +87,7 @@ _CROSS_ENTROPY_GRAD = define(
     "cross_entropy_grad",
     {
         "dY": lambda dZ, x, target, ignore_index: (
-            dZ * cross_entropy_grad(_ones(x), x, target, ignore_index)
+            dZ * cross_entropy_grad(full_like(x, 1, target.array.shape), x, target, ignore_index)
         ).sum(1),
         "x": lambda dZ, dY, x, target, ignore_index: _softmax_slope(
             dZ, x, where(target != ignore_index, dY, 0.0).unsqueeze(1)
@@ -101,10 +118,6 @@ def cross_entropy_grad(dY: T, x: T, target: T, ignore_index: int = -100) -> T:
 def _softmax_slope(dZ: Any, x: Any, dY: Any) -> Any:
     p = x.softmax(1)
     return p * (dZ - (dZ * p).sum(1, keepdim=True)) * dY
-
-
-def _ones(x: Any) -> Any:
-    return full_like(x, 1, x.array.shape[:1])
 
 
 # ---- dropout and batches

@@ -147,10 +147,6 @@ def sigmoid_grad(dY: T, y: T) -> T:
     return record(_SIGMOID_GRAD, (dY, y))
 
 
-def _flat(dZ: Any) -> Any:
-    return zeros_like(dZ)
-
-
 class Pointwise(Value):
     """What a tensor does with each of its elements."""
 
@@ -159,7 +155,7 @@ class Pointwise(Value):
     # ---- arithmetic
 
     add = binary("add", "x + y.", x=lambda dZ: dZ, y=lambda dZ: dZ)
-    sub = binary("subtract", "x − y.", x=lambda dZ: dZ, y=lambda dZ: -dZ)
+    sub = binary("subtract", "x − y, not of booleans.", lambda dZ: dZ, lambda dZ: -dZ, kinds="iuf")
     mul = binary("multiply", "x · y.", x=lambda dZ, y: dZ * y, y=lambda dZ, x: dZ * x)
     div = binary(
         "divide",
@@ -168,7 +164,9 @@ class Pointwise(Value):
         y=lambda dZ, out, y: -(dZ * out / y),
         kinds="f",
     )
-    floor_divide = binary("floor_divide", "⌊x / y⌋; the slope is 0.", _flat, _flat, kinds="iuf")
+    floor_divide = binary(
+        "floor_divide", "⌊x / y⌋; the slope is 0.", zeros_like, zeros_like, kinds="iuf"
+    )
     remainder = binary(
         "remainder",
         "x − y·⌊x / y⌋, of the sign of y.",
@@ -221,7 +219,7 @@ class Pointwise(Value):
     # ---- functions of one tensor
 
     neg = unary("negative", "−x.", lambda dY: -dY, kinds="iuf")
-    sign = unary("sign", "−1, 0 or 1.", _flat, kinds="iuf")
+    sign = unary("sign", "−1, 0 or 1.", zeros_like, kinds="iuf")
     abs = unary("abs", "|x|; its slope at 0 is 0.", lambda dY, x: dY * x.sign(), kinds="iuf")
     square = unary("square", "x².", lambda dY, x: dY * (2 * x), kinds="iuf")
     exp = unary("exp", "eˣ.", lambda dY, out: dY * out)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, Self, TypeVar
 
-from tinygrad_mnist.autograd.graph import Value
-from tinygrad_mnist.autograd.record import Op, broadcasts, define, record
+from tinygrad_mnist.autograd.graph import Value, broadcast
+from tinygrad_mnist.autograd.record import Op, define, record
 from tinygrad_mnist.checks import check_numbers, fit
-from tinygrad_mnist.kernels import Pair, Shape
+from tinygrad_mnist.kernels import Conv, Pair, Pool, Shape
 from tinygrad_mnist.ops.indexing import Indexing
 from tinygrad_mnist.ops.table import operand
 
@@ -70,14 +70,12 @@ def matmul(x: Any, other: Any) -> Any:
     check_numbers("matmul", x)
     a, b = x.array.shape, other.array.shape
     if not a or not b or a[-1] != b[-2 if len(b) > 1 else 0]:
-        raise ValueError(f"matmul: expected x (…, n, k) and y (…, k, m), got shapes {a} and {b}")
-    if not broadcasts([tuple(a[:-2]), tuple(b[:-2])]):
         raise ValueError(
-            f"matmul: the leading dims of shapes {a} and {b} do not broadcast; "
-            "sizes must be equal or 1"
+            f"matmul: expected x (…, n, k) and other (…, k, m), got shapes {a} and {b}"
         )
     if len(a) <= 2 and len(b) <= 2:
         return product(x, other)
+    broadcast("matmul", a[:-2], b[:-2], of=(a, b))
     if len(b) <= 2:  # one product of all rows, not one per matrix
         rows = x.reshape(math.prod(a[:-1]), a[-1])
         return product(rows, other).reshape((*a[:-1], *b[1:]))
@@ -142,80 +140,61 @@ def windows_grad(x: Any, shape: Shape, stride: Pair, dilation: Pair = (1, 1)) ->
 _CONV2D = define(
     "conv2d",
     {
-        "x": lambda dY, weight, x_shape, static: _conv_dx(dY, weight, x_shape, static),
-        "weight": lambda dY, x, weight_shape, static: _conv_dw(dY, x, weight_shape, static),
+        "x": lambda dY, weight, x_shape, conv: conv2d_dx(dY, weight, x_shape, conv),
+        "weight": lambda dY, x, weight_shape, conv: _conv2d_dw(dY, x, weight_shape, conv),
         "bias": lambda dY: dY.sum((0, 2, 3)),
     },
 )
 _CONV2D_DX: Op = define(
     "conv2d_dx",
     {
-        "dY": lambda dZ, weight, static: _conv(dZ, weight, static),
-        "weight": lambda dZ, dY, weight_shape, static: _conv_dw(dY, dZ, weight_shape, static),
+        "dY": lambda dZ, weight, conv: conv2d(dZ, weight, None, conv),
+        "weight": lambda dZ, dY, weight_shape, conv: _conv2d_dw(dY, dZ, weight_shape, conv),
     },
 )
 _CONV2D_DW: Op = define(
     "conv2d_dw",
     {
-        "dY": lambda dZ, x, static: _conv(x, dZ, static),
-        "x": lambda dZ, dY, x_shape, static: _conv_dx(dY, dZ, x_shape, static),
+        "dY": lambda dZ, x, conv: conv2d(x, dZ, None, conv),
+        "x": lambda dZ, dY, x_shape, conv: conv2d_dx(dY, dZ, x_shape, conv),
     },
 )
 
 
-def _conv(x: Any, weight: Any, static: dict[str, Any]) -> Any:
-    settings = {key: value for key, value in static.items() if key != "shape"}
-    return record(_CONV2D, (x, weight), settings)
-
-
-def _conv_dx(dY: Any, weight: Any, shape: Shape, static: dict[str, Any]) -> Any:
-    return record(_CONV2D_DX, (dY, weight), {**static, "shape": shape})
-
-
-def _conv_dw(dY: Any, x: Any, shape: Shape, static: dict[str, Any]) -> Any:
-    return record(_CONV2D_DW, (dY, x), {**static, "shape": shape})
-
-
-def conv2d(
-    x: T, weight: T, bias: T | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
-) -> T:
+def conv2d(x: T, weight: T, bias: T | None, conv: Conv) -> T:
     """Cross-correlation of x (N, C, H, W) with weight (O, C/groups, kh, kw), which fit."""
-    static = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return record(_CONV2D, (x, weight) if bias is None else (x, weight, bias), static)
+    return record(_CONV2D, (x, weight) if bias is None else (x, weight, bias), {"conv": conv})
 
 
-def conv2d_dx(
-    dY: Any, weight: Any, shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int
-) -> Any:
+def conv2d_dx(dY: Any, weight: Any, shape: Shape, conv: Conv) -> Any:
     """The gradient of conv2d by its input, of ``shape`` (N, C, H, W)."""
-    static = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return _conv_dx(dY, weight, shape, static)
+    return record(_CONV2D_DX, (dY, weight), {"shape": shape, "conv": conv})
+
+
+def _conv2d_dw(dY: Any, x: Any, shape: Shape, conv: Conv) -> Any:
+    return record(_CONV2D_DW, (dY, x), {"shape": shape, "conv": conv})
 
 
 # ---- pooling
 
 _MAX_POOL2D = define(
     "max_pool2d",
-    {"x": lambda dY, out_1, x_shape, static: _pool_grad(dY, out_1, x_shape, static)},
+    {"x": lambda dY, out_1, x_shape, pool: _pool_grad(dY, out_1, x_shape, pool)},
 )
 _MAX_POOL2D_GRAD: Op = define(
-    "max_pool2d_grad", {"dY": lambda dZ, index, static: _pool_take(dZ, index, static)}
+    "max_pool2d_grad",
+    {"dY": lambda dZ, index, pool: record(_MAX_POOL2D_TAKE, (dZ, index), {"pool": pool})},
 )
 _MAX_POOL2D_TAKE: Op = define(
     "max_pool2d_take",
-    {"x": lambda dY, index, x_shape, static: _pool_grad(dY, index, x_shape, static)},
+    {"x": lambda dY, index, x_shape, pool: _pool_grad(dY, index, x_shape, pool)},
 )
 
 
-def _pool_grad(dY: Any, index: Any, shape: Shape, static: dict[str, Any]) -> Any:
-    return record(_MAX_POOL2D_GRAD, (dY, index), {**static, "shape": shape})
+def _pool_grad(dY: Any, index: Any, shape: Shape, pool: Pool) -> Any:
+    return record(_MAX_POOL2D_GRAD, (dY, index), {"shape": shape, "pool": pool})
 
 
-def _pool_take(x: Any, index: Any, static: dict[str, Any]) -> Any:
-    settings = {key: value for key, value in static.items() if key != "shape"}
-    return record(_MAX_POOL2D_TAKE, (x, index), settings)
-
-
-def max_pool2d(x: T, size: Pair, stride: Pair, padding: Pair = (0, 0)) -> T:
+def max_pool2d(x: T, pool: Pool) -> T:
     """The maximum of each window of x (N, C, H, W), which fits; the first of equals is chosen."""
-    return record(_MAX_POOL2D, (x,), {"size": size, "stride": stride, "padding": padding})[0]
+    return record(_MAX_POOL2D, (x,), {"pool": pool})[0]

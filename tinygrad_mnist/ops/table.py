@@ -39,7 +39,7 @@ def unary(kernel: str, doc: str, x: Rule | None = None, *, kinds: str = "f") -> 
 
 def rounding(kernel: str, doc: str) -> Callable[[T], T]:
     """A unary op whose slope is 0 and which leaves integers as they are."""
-    of_floats = unary(kernel, doc, lambda dY: zeros_like(dY))
+    of_floats = unary(kernel, doc, zeros_like)
 
     def apply(x: T) -> T:
         return of_floats(x) if not isinstance(x, Value) or x.array.dtype.kind == "f" else x
@@ -142,6 +142,10 @@ def operands(name: str, x: Any, y: Any, kinds: str = "biuf") -> tuple[Any, Any]:
 
 
 def operand(name: str, like: Value, x: Any) -> Any:
+    """A tensor or Python number as it is, a NumPy array or scalar as a tensor beside ``like``.
+
+    TypeError for anything else.
+    """
     if isinstance(x, Value) or type(x) in (bool, int, float):
         return x
     if isinstance(x, np.generic):
@@ -206,10 +210,13 @@ def cast(x: T, dtype: np.dtype) -> T:
     """``x`` as ``dtype``; itself where it is that already."""
     if x.array.dtype == dtype:
         return x
-    if dtype.kind != "f" and x.array.dtype.kind == "f":
-        return record(_CUT, (x,), {"dtype": dtype})
-    return record(_CAST, (x,), {"dtype": dtype})
+    op = _CASTS.get(x.array.dtype, _CUT) if dtype.kind == "f" else _CUT
+    return record(op, (x,), {"dtype": dtype})
 
 
-_CAST: Op = define("cast", {"x": lambda dY, x_dtype: cast(dY, x_dtype)})
-_CUT: Op = define("cast", {}, name="cast to a dtype without gradients")
+def _cast_from(source: np.dtype) -> Op:
+    return define("cast", {"x": lambda dY: cast(dY, source)})
+
+
+_CASTS: dict[np.dtype, Op] = {d: _cast_from(d) for d in (FLOAT, np.dtype(np.float64))}
+_CUT = define("cast", {})  # from or to a dtype without gradients

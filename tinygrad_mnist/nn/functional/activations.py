@@ -70,14 +70,19 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     another word, TypeError for others than floats. Hendrycks, Gimpel 2016.
     """
     _check("gelu", input)
+    check_approximate("gelu", approximate)
     if approximate == "none":
         wave = (input * math.sqrt(0.5)).erf()
-    elif approximate == "tanh":
+    else:
         cubic = input * (1 + 0.044715 * input.square())
         wave = (math.sqrt(2 / math.pi) * cubic).tanh()
-    else:
-        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {shown(approximate)}")
     return 0.5 * input * (1 + wave)
+
+
+def check_approximate(name: str, approximate: str) -> None:
+    """ValueError for another word than the two that ``gelu`` takes."""
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"{name}: approximate must be 'none' or 'tanh', got {shown(approximate)}")
 
 
 def silu(input: Tensor) -> Tensor:
@@ -114,16 +119,21 @@ def relu6(input: Tensor) -> Tensor:
 
 def _limited(name: str, x: Tensor, low: float, high: float) -> Tensor:
     fit(name, "input (…)", x)
-    check_scalars(name, min_val=low, max_val=high)
+    check_bounds(name, low, high)
     kind = x.dtype.kind
     if kind == "b" or (kind == "u" and min(low, high) < 0):
         raise TypeError(f"{name}: expected floats or integers of both signs, got {x.dtype}")
-    if low > high:
-        raise ValueError(f"{name}: expected min_val <= max_val, got {low} and {high}")
     if kind != "f":
         low, high = int(low), int(high)
     inside = (x > low) & (x < high)
     return where(inside, x, x.detach().clamp(low, high))
+
+
+def check_bounds(name: str, min_val: float, max_val: float) -> None:
+    """ValueError for bounds of ``hardtanh`` in the wrong order, TypeError for no numbers."""
+    check_scalars(name, min_val=min_val, max_val=max_val)
+    if min_val > max_val:
+        raise ValueError(f"{name}: expected min_val <= max_val, got {min_val} and {max_val}")
 
 
 def _check(name: str, x: Any, **numbers: Any) -> None:

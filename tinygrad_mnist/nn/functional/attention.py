@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tinygrad_mnist.autograd.graph import broadcasts_to
-from tinygrad_mnist.autograd.record import broadcasts
+from tinygrad_mnist.autograd.graph import broadcast, broadcasts_to
 from tinygrad_mnist.checks import check_scalars, checked_integer, fit, no_tensor
 from tinygrad_mnist.nn.functional.dropouts import check_p, dropped
 from tinygrad_mnist.ops.indexing import integers, placed, taken
@@ -61,9 +60,8 @@ def scaled_dot_product_attention(
     """
     fit(_NAME, _OPERANDS, query, key, value)
     check_p(_NAME, "dropout_p", dropout_p)
-    shapes = [tuple(x.shape) for x in (query, key, value)]
-    if not broadcasts([shape[:-2] for shape in shapes]):
-        raise ValueError(f"{_NAME}: the leading dims of shapes {shapes} do not broadcast")
+    shapes = [x.shape for x in (query, key, value)]
+    broadcast(_NAME, *(shape[:-2] for shape in shapes), of=shapes)
     if scale is None:
         scale = 1 / math.sqrt(max(1, query.shape[-1]))
     check_scalars(_NAME, scale=scale)

@@ -9,8 +9,16 @@ from typing import Any
 from tinygrad_mnist.autograd.graph import Value
 from tinygrad_mnist.checks import check_numbers, checked_integer, fit, shown
 from tinygrad_mnist.composed.arrangements import pad
-from tinygrad_mnist.kernels import Pair, convolved, lowest
-from tinygrad_mnist.nn.functional.windows import check_groups, check_window, pair, pooling
+from tinygrad_mnist.kernels import Conv, Pair, Pool, convolved, lowest
+from tinygrad_mnist.nn.functional.windows import (
+    check_divisor,
+    check_groups,
+    check_named_padding,
+    check_window,
+    pair,
+    part_counts,
+    pooling,
+)
 from tinygrad_mnist.ops import products
 from tinygrad_mnist.ops.products import conv2d_dx, windows, windows_grad
 from tinygrad_mnist.ops.shapes import cat, sliced
@@ -43,7 +51,7 @@ def conv1d(
         margin = (0, _single("padding", padding, 0))
     check_groups("conv1d", groups, input.shape, weight.shape)
     check_window("conv1d", flat, kernel.shape[2:], steps, margin, spread)
-    y = products.conv2d(flat, kernel, bias, steps, margin, spread, groups)
+    y = products.conv2d(flat, kernel, bias, Conv(steps, margin, spread, groups))
     return y.reshape((*y.shape[:2], y.shape[3]))
 
 
@@ -75,19 +83,16 @@ def conv2d(
     else:
         margin = pair("conv2d", "padding", padding, 0)
     check_window("conv2d", input, weight.shape[2:], steps, margin, spread)
-    return products.conv2d(input, weight, bias, steps, margin, spread, groups)
+    return products.conv2d(input, weight, bias, Conv(steps, margin, spread, groups))
 
 
 def _named_padding(
     name: str, x: Any, weight: Any, padding: str, stride: Pair, dilation: Pair
 ) -> tuple[Any, Pair]:
     """``x``, with zeros at the bottom and the right where it takes more there, and the padding."""
+    check_named_padding(name, padding, stride)
     if padding == "valid":
         return x, (0, 0)
-    if padding != "same":
-        raise ValueError(f'{name}: padding must be a number, "same" or "valid", got {padding!r}')
-    if stride != (1, 1):
-        raise ValueError(f'{name}: padding "same" takes stride 1, got {stride}')
     down, right = (d * (k - 1) for d, k in zip(dilation, weight.array.shape[2:], strict=True))
     return _framed(x, (0, 0), (down % 2, right % 2)), (down // 2, right // 2)
 
@@ -126,9 +131,11 @@ def conv_transpose2d(
     full, sizes = _transposed_sizes(input, weight, steps, margin, extra, spread)
     lead = (input.shape[0], channels)
     if extra[0] < steps[0] and extra[1] < steps[1]:
-        y = conv2d_dx(input, weight, (*lead, *sizes), steps, margin, spread, groups)
+        conv = Conv(steps, margin, spread, groups)
+        y = conv2d_dx(input, weight, (*lead, *sizes), conv)
     else:  # of so many rows or columns conv2d would make more than there were
-        y = conv2d_dx(input, weight, (*lead, *full), steps, (0, 0), spread, groups)
+        conv = Conv(steps, (0, 0), spread, groups)
+        y = conv2d_dx(input, weight, (*lead, *full), conv)
         y = _cropped(_framed(y, (0, 0), extra), margin)
     return y if bias is None else y + bias.reshape(-1, 1, 1)
 
@@ -182,14 +189,15 @@ def max_pool2d(
     spread = pair("max_pool2d", "dilation", dilation, 1)
     fit("max_pool2d", "input (N, C, H, W)", input)
     check_numbers("max_pool2d", input)
-    size, step, margin = pooling("max_pool2d", kernel_size, stride, padding)
+    pool = pooling("max_pool2d", kernel_size, stride, padding)
+    size, step, margin = pool
     over = _overhang(input, size, step, margin, spread) if ceil_mode else (0, 0)
     check_window("max_pool2d", input, size, step, margin, spread, over)
     if spread == (1, 1) and over == (0, 0):
-        return products.max_pool2d(input, size, step, margin)
+        return products.max_pool2d(input, pool)
     low = lowest(input.dtype)
     if spread == (1, 1):
-        return products.max_pool2d(_framed(input, (0, 0), over, low), size, step, margin)
+        return products.max_pool2d(_framed(input, (0, 0), over, low), pool)
     return _dilated_max(_framed(input, margin, _sum(margin, over), low), size, step, spread)
 
 
@@ -198,7 +206,7 @@ def _dilated_max(x: Any, size: Pair, stride: Pair, dilation: Pair) -> Any:
     found = windows(x, size, stride, dilation)
     n, c, kh, kw, height, width = found.shape
     apart = found.permute(0, 1, 4, 2, 5, 3).reshape(n, c, height * kh, width * kw)
-    return products.max_pool2d(apart, size, size)
+    return products.max_pool2d(apart, Pool(size, size, (0, 0)))
 
 
 def avg_pool2d(
@@ -223,10 +231,9 @@ def avg_pool2d(
     size, step, margin = pooling("avg_pool2d", kernel_size, stride, padding)
     over = _overhang(input, size, step, margin, (1, 1)) if ceil_mode else (0, 0)
     check_window("avg_pool2d", input, size, step, margin, (1, 1), over)
+    check_divisor("avg_pool2d", divisor_override)
     total = _window_sums(_framed(input, margin, _sum(margin, over)), size, step)
     if divisor_override is not None:
-        if checked_integer("avg_pool2d", "divisor_override", divisor_override) == 0:
-            raise ValueError("avg_pool2d: divisor_override must be an integer but 0, got 0")
         return total / divisor_override
     if over == (0, 0) and (count_include_pad or margin == (0, 0)):
         return total / (size[0] * size[1])
@@ -263,10 +270,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
         return _of_one(adaptive_avg_pool2d, input, output_size)
     fit("adaptive_avg_pool2d", "input float (N, C, H, W)", input)
     sizes = input.shape[2:]
-    wanted = output_size
-    if isinstance(wanted, tuple | list) and len(wanted) == 2:
-        wanted = [s if w is None else w for s, w in zip(sizes, wanted, strict=True)]
-    height, width = pair("adaptive_avg_pool2d", "output_size", wanted, 0)
+    height, width = part_counts("adaptive_avg_pool2d", output_size, sizes)
     if 0 in sizes:
         raise ValueError(f"adaptive_avg_pool2d: expected an image, got shape {input.shape}")
     if height and width and sizes[0] % height == 0 and sizes[1] % width == 0:

@@ -57,9 +57,7 @@ def smooth_l1_loss(
     is of floats. Girshick 2015.
     """
     _check_pair("smooth_l1_loss", input, target, reduction)
-    check_scalars("smooth_l1_loss", beta=beta)
-    if beta < 0:
-        raise ValueError(f"smooth_l1_loss: expected beta of at least 0, got {beta}")
+    check_beta("smooth_l1_loss", beta)
     if beta == 0:
         return l1_loss(input, target, reduction)
     return _reduced(_huber(input - target, beta) / beta, reduction)
@@ -78,9 +76,7 @@ def huber_loss(
     ``mse_loss``; so for delta ≤ 0. TypeError where neither is of floats. Huber 1964.
     """
     _check_pair("huber_loss", input, target, reduction)
-    check_scalars("huber_loss", delta=delta)
-    if delta <= 0:
-        raise ValueError(f"huber_loss: expected delta above 0, got {delta}")
+    check_delta("huber_loss", delta)
     losses = _huber(input - target, delta)
     if weight is not None:
         losses = _weighted("huber_loss", losses, weight, "none")
@@ -223,8 +219,12 @@ def _or_nan(total: Tensor) -> Tensor:
 def _check_options(
     name: str, reduction: str, ignore_index: int, label_smoothing: float = 0.0
 ) -> None:
-    """TypeError or ValueError for settings that mean nothing."""
-    _check_reduction(name, reduction)
+    check_reduction(name, reduction)
+    check_class_options(name, ignore_index, label_smoothing)
+
+
+def check_class_options(name: str, ignore_index: int, label_smoothing: float = 0.0) -> None:
+    """TypeError or ValueError for settings of ``cross_entropy`` that mean nothing."""
     if type(ignore_index) is not int:
         checked_integer(name, "ignore_index", ignore_index)
     check_scalars(name, label_smoothing=label_smoothing)
@@ -281,7 +281,7 @@ def binary_cross_entropy(
 
     ValueError for shapes, TypeError for dtypes.
     """
-    _check_reduction("binary_cross_entropy", reduction)
+    check_reduction("binary_cross_entropy", reduction)
     fit("binary_cross_entropy", "input float (…), target float (…)", input, target)
     _check_shapes("binary_cross_entropy", input, target)
     losses = _BinaryCrossEntropy.apply(input, target)
@@ -333,7 +333,7 @@ def binary_cross_entropy_with_logits(
     ValueError for shapes, TypeError for dtypes.
     """
     name = "binary_cross_entropy_with_logits"
-    _check_reduction(name, reduction)
+    check_reduction(name, reduction)
     _check_tensors(name, input, target)
     _check_floats(name, input, target)
     _check_shapes(name, input, target)
@@ -358,7 +358,7 @@ def kl_div(
 
     TypeError for others than floats. Kullback, Leibler 1951.
     """
-    _check_reduction("kl_div", reduction, "batchmean")
+    check_reduction("kl_div", reduction, "batchmean")
     _check_tensors("kl_div", input, target)
     _check_floats("kl_div", input, target)
     _check_shapes("kl_div", input, target)
@@ -376,13 +376,27 @@ def kl_div(
 # ---- what they share
 
 
-def _check_reduction(name: str, reduction: str, *more: str) -> None:
+def check_reduction(name: str, reduction: str, *more: str) -> None:
     """ValueError for what is none of three words, or one ``more``."""
     if reduction not in ("mean", "sum", "none", *more):
         others = "".join(f"{other!r}, " for other in more)
         raise ValueError(
             f"{name}: reduction must be {others}'mean', 'sum' or 'none', got {shown(reduction)}"
         )
+
+
+def check_beta(name: str, beta: float) -> None:
+    """ValueError for a negative beta of ``smooth_l1_loss``, TypeError for no number."""
+    check_scalars(name, beta=beta)
+    if beta < 0:
+        raise ValueError(f"{name}: expected beta of at least 0, got {beta}")
+
+
+def check_delta(name: str, delta: float) -> None:
+    """ValueError for a delta of ``huber_loss`` that is not above 0, TypeError for no number."""
+    check_scalars(name, delta=delta)
+    if delta <= 0:
+        raise ValueError(f"{name}: expected delta above 0, got {delta}")
 
 
 def _check_tensors(name: str, input: Tensor, target: Tensor) -> None:
@@ -410,7 +424,7 @@ def _check_shapes(name: str, input: Tensor, target: Tensor) -> None:
 
 def _check_pair(name: str, input: Tensor, target: Tensor, reduction: str) -> None:
     """Of tensors that meet in a float dtype."""
-    _check_reduction(name, reduction)
+    check_reduction(name, reduction)
     _check_tensors(name, input, target)
     _check_shapes(name, input, target)
     if input.dtype.kind != "f" and target.dtype.kind != "f":

@@ -23,19 +23,22 @@ def batch_norm(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     training: bool = False,
-    momentum: float = 0.1,
+    momentum: float | Tensor = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
     """(x − mean) / √(var + eps) · weight + bias for each channel of input (N, C, …).
 
     In training, mean and biased variance are the batch's, and the running ones (C,) move towards
-    them by ``momentum``, the variance as the unbiased one; otherwise the running ones are used.
+    them by ``momentum`` (a number, or a tensor () of one), the variance as the unbiased one;
+    otherwise the running ones are used.
     ValueError where shapes do not fit, for one of the running ones without the other or neither
     outside of training, and for a single value per channel in training; TypeError for differing
     dtypes, and others than floats. Ioffe, Szegedy 2015.
     """
     fit("batch_norm", _BATCH_NORM, input, running_mean, running_var, weight, bias)
-    check_scalars("batch_norm", momentum=momentum, eps=eps)
+    check_scalars("batch_norm", eps=eps)
+    if not isinstance(momentum, Tensor):
+        check_scalars("batch_norm", momentum=momentum)
     if running_mean is None or running_var is None:
         if not training or running_mean is not running_var:
             missing = "running_var" if running_var is None else "running_mean"
@@ -56,8 +59,8 @@ def batch_norm(
     y, mean, var = _batch_norm(input, weight, bias, eps)
     if running_mean is not None and running_var is not None:
         count = size // channels
-        running_mean.lerp_(mean, momentum)
-        running_var.lerp_(var * (count / (count - 1)), momentum)
+        _follow(running_mean, mean, momentum)
+        _follow(running_var, var * (count / (count - 1)), momentum)
     return y
 
 
@@ -67,6 +70,13 @@ def _batch_norm(
     size = x.shape[1:2]
     weight = full_like(x, 1, size) if weight is None else weight
     return networks.batch_norm(x, weight, full_like(x, 0, size) if bias is None else bias, eps)
+
+
+def _follow(running: Tensor, value: Tensor, momentum: float | Tensor) -> None:
+    if isinstance(momentum, Tensor):
+        running.add_((value - running) * momentum)
+    else:
+        running.lerp_(value, momentum)
 
 
 def _by_running(
@@ -90,7 +100,7 @@ def layer_norm(
     Weight and bias are of that shape; the variance is the biased one. ValueError where shapes do
     not fit, TypeError for differing dtypes, and others than floats. Ba, Kiros, Hinton 2016.
     """
-    sizes = _checked_sizes(normalized_shape)
+    sizes = checked_sizes("layer_norm", normalized_shape)
     inner = ", ".join(map(str, sizes))
     pattern = f"input float (…, {inner}), weight? float ({inner}), bias? float ({inner})"
     fit("layer_norm", pattern, input, weight, bias)
@@ -100,15 +110,14 @@ def layer_norm(
     return y if bias is None else y + bias
 
 
-def _checked_sizes(sizes: Sequence[int]) -> Shape:
+def checked_sizes(name: str, sizes: Sequence[int]) -> Shape:
+    """``normalized_shape`` as a tuple. ValueError for no or negative sizes, else TypeError."""
     if not isinstance(sizes, tuple | list):
-        raise TypeError(
-            f"layer_norm: normalized_shape must be a tuple of integers, got {shown(sizes)}"
-        )
-    found = shape_of((sizes,), "layer_norm")
+        raise TypeError(f"{name}: normalized_shape must be a tuple of integers, got {shown(sizes)}")
+    found = shape_of((sizes,), name)
     if min(found, default=-1) < 0:
         raise ValueError(
-            f"layer_norm: normalized_shape must be one or more sizes of at least 0, got {found}"
+            f"{name}: normalized_shape must be one or more sizes of at least 0, got {found}"
         )
     return found
 

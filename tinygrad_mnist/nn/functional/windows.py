@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_mnist.checks import checked_integer, shown
-from tinygrad_mnist.kernels import Pair, Shape, convolved
+from tinygrad_mnist.kernels import Pair, Pool, Shape, convolved
 
 
 def pair(name: str, what: str, value: Any, least: int) -> Pair:
@@ -37,14 +37,40 @@ def _paired(value: Any) -> Pair | None:
 
 def pooling(
     name: str, kernel_size: int | Pair, stride: int | Pair | None, padding: int | Pair
-) -> tuple[Pair, Pair, Pair]:
+) -> Pool:
     """A pooling's kernel size, stride and padding, checked, as pairs."""
     size = pair(name, "kernel_size", kernel_size, 1)
     step = size if stride is None else pair(name, "stride", stride, 1)
     margin = pair(name, "padding", padding, 0)
     if 2 * margin[0] > size[0] or 2 * margin[1] > size[1]:
         raise ValueError(f"{name}: padding {margin} is above half of kernel_size {size}")
-    return size, step, margin
+    return Pool(size, step, margin)
+
+
+def part_counts(name: str, output_size: Any, sizes: Shape) -> Pair:
+    """Into how many parts adaptive pooling cuts dims of ``sizes``; None keeps a dim.
+
+    ValueError for anything but numbers of at least 0.
+    """
+    if isinstance(output_size, tuple | list) and len(output_size) == 2:
+        output_size = [s if n is None else n for s, n in zip(sizes, output_size, strict=True)]
+    return pair(name, "output_size", output_size, 0)
+
+
+def check_divisor(name: str, divisor_override: int | None) -> None:
+    """ValueError for a divisor of 0, TypeError for no integer."""
+    if divisor_override is None:
+        return
+    if checked_integer(name, "divisor_override", divisor_override) == 0:
+        raise ValueError(f"{name}: divisor_override must be an integer but 0, got 0")
+
+
+def check_named_padding(name: str, padding: str, stride: Pair) -> None:
+    """ValueError for another word than "valid" and, of stride 1, "same"."""
+    if padding not in ("same", "valid"):
+        raise ValueError(f'{name}: padding must be a number, "same" or "valid", got {padding!r}')
+    if padding == "same" and stride != (1, 1):
+        raise ValueError(f'{name}: padding "same" takes stride 1, got {stride}')
 
 
 def check_groups(name: str, groups: int, shape: Shape, weight: Shape) -> None:

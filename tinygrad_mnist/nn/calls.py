@@ -1,0 +1,140 @@
+"""What happens around a module's forward: its hooks, and on an error the name of the layer."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from tinygrad_mnist.autograd.backward import RemovableHandle
+
+if TYPE_CHECKING:
+    from tinygrad_mnist.nn.module import Module
+
+
+@dataclass(slots=True, eq=False)
+class Hook:
+    """A function that a module calls before or after its forward."""
+
+    function: Callable[..., Any]
+    with_kwargs: bool
+    always_call: bool = False
+
+
+@dataclass(slots=True)
+class Hooks:
+    """A module's hooks in the order of their calls: the keys of these dicts."""
+
+    before: dict[Hook, None] = field(default_factory=dict)
+    after: dict[Hook, None] = field(default_factory=dict)
+
+
+def register(
+    module: Module, when: Literal["before", "after"], hook: Hook, prepend: bool
+) -> RemovableHandle:
+    """``hook`` as the last of the module's, or as the first."""
+    if not callable(hook.function):
+        raise TypeError(
+            f"{type(module).__name__}: expected a function as hook, got "
+            f"{type(hook.function).__name__}"
+        )
+    if module._hooks is None:
+        module._hooks = Hooks()
+    hooks: dict[Hook, None] = getattr(module._hooks, when)
+    others = list(hooks) if prepend else []
+    hooks[hook] = None
+    for other in others:
+        hooks[other] = hooks.pop(other)
+    return RemovableHandle(hooks, hook)
+
+
+def call_with_hooks(module: Module, hooks: Hooks, args: Any, kwargs: dict[str, Any]) -> Any:
+    """The result of ``module.forward`` between its hooks.
+
+    Where one of them raises, the hooks with ``always_call`` that have not run yet run all the same;
+    what these raise then becomes a warning.
+    """
+    result = None
+    always = [hook for hook in hooks.after if hook.always_call]
+    try:
+        for hook in list(hooks.before):
+            args, kwargs = _before(hook, module, args, kwargs)
+        result = module.forward(*args, **kwargs)
+        for hook in list(hooks.after):
+            if hook in always:
+                always.remove(hook)
+            result = _after(hook, module, args, kwargs, result)
+    except Exception:
+        for hook in always:
+            try:
+                result = _after(hook, module, args, kwargs, result)
+            except Exception as error:  # noqa: BLE001  the first error is the one to raise
+                warnings.warn(f"a forward hook with always_call raised {error!r}", stacklevel=3)
+        raise
+    return result
+
+
+def _before(
+    hook: Hook, module: Module, args: Any, kwargs: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """The arguments as a pre-hook leaves them. TypeError for what are none."""
+    given = hook.function(module, args, *((kwargs,) if hook.with_kwargs else ()))
+    if given is None:
+        return args, kwargs
+    if not hook.with_kwargs:
+        return given if isinstance(given, tuple) else (given,), kwargs
+    if not (isinstance(given, tuple) and len(given) == 2):
+        raise TypeError(
+            f"{type(module).__name__}: a forward pre-hook with_kwargs must return None or "
+            f"(args, kwargs), got {type(given).__name__}"
+        )
+    return given
+
+
+def _after(hook: Hook, module: Module, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
+    """The result as a forward hook leaves it."""
+    given = (args, kwargs, result) if hook.with_kwargs else (args, result)
+    changed = hook.function(module, *given)
+    return result if changed is None else changed
+
+
+class _Place(str):
+    """The note on an error that names the layer where it arose; copied, it is the text alone."""
+
+    __slots__ = ("layer",)
+    layer: weakref.ref[Module]
+
+    def __reduce__(self) -> Any:
+        return str, (str(self),)
+
+
+def note_layer(error: Exception, caller: Module) -> None:
+    """Note on ``error`` the innermost module that it left, by its name below ``caller``.
+
+    Each caller on the way out replaces the note of the one below it; a module that is not found
+    below ``caller`` keeps the name it has.
+    """
+    notes: list[str] = getattr(error, "__notes__", [])
+    old = next((note for note in notes if isinstance(note, _Place)), None)
+    layer = caller if old is None else old.layer()
+    name = next((name for name, module in caller.named_modules() if module is layer), None)
+    if layer is None or name is None:
+        return
+    new = _Place(f"in {name}: {_head(layer)}" if name else f"in {_head(layer)}")
+    new.layer = weakref.ref(layer)
+    if old is None:
+        error.add_note(new)
+    else:
+        notes[notes.index(old)] = new
+
+
+def _head(module: Module) -> str:
+    """The module in one line, without those that it holds."""
+    try:
+        inside = " ".join(module.extra_repr().split())
+    except Exception:  # noqa: BLE001  what is wrong with it must not hide the error
+        inside = "…"
+    held = "…" if next(module.children(), None) is not None else ""
+    return f"{type(module).__name__}({inside or held})"

@@ -1,0 +1,242 @@
+"""Datasets: what has a length and gives the item at a position, or a whole batch at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygrad_mnist import random
+from tinygrad_mnist.backend import resolve
+from tinygrad_mnist.creation import as_tensor, from_host
+from tinygrad_mnist.kernels import Backend
+from tinygrad_mnist.ops.indexing import taken
+from tinygrad_mnist.ops.networks import take_scaled
+from tinygrad_mnist.tensor import Tensor
+from tinygrad_mnist.utils.data.idx import DataError
+
+MAX_LABEL = 2**31 - 1
+
+
+class Dataset:
+    """Base of datasets: a subclass has ``__getitem__(index)`` and ``__len__()``.
+
+    One that can make a whole batch at once, which is many times faster, also has a method
+    ``batch(index)``: for an int64 array (n,) of positions on the host, each from 0 to len − 1, what
+    ``default_collate`` would make of their items. None says that it goes item by item.
+    """
+
+    batch: Any = None
+
+    def __getitem__(self, index: int) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no __getitem__(index)")
+
+    def __len__(self) -> int:
+        raise NotImplementedError(f"{type(self).__name__} has no __len__()")
+
+
+class TensorDataset(Dataset):
+    """Tensors of one length: item i is the tuple of their rows i.
+
+    TypeError for what is no tensor, ValueError for none, for 0-d ones and for unequal lengths.
+    """
+
+    def __init__(self, *tensors: Tensor) -> None:
+        if not tensors:
+            raise ValueError("TensorDataset: expected at least one tensor")
+        for i, x in enumerate(tensors):
+            if not isinstance(x, Tensor):
+                raise TypeError(
+                    f"TensorDataset: expected tensors, got {type(x).__name__} at position {i}; "
+                    "make one with tensor(…)"
+                )
+        shapes = [tuple(x.shape) for x in tensors]
+        if len({shape[:1] for shape in shapes}) > 1 or not shapes[0]:
+            raise ValueError(
+                "TensorDataset: expected tensors of one length, got shapes "
+                f"{', '.join(map(str, shapes))}"
+            )
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        at = checked_position("TensorDataset", index, len(self))
+        return tuple(x[at] for x in self.tensors)
+
+    def batch(self, index: np.ndarray) -> list[Tensor]:
+        """The rows ``index`` of each tensor."""
+        return [rows(x, index) for x in self.tensors]
+
+    def __repr__(self) -> str:
+        return f"TensorDataset({', '.join(str(tuple(x.shape)) for x in self.tensors)})"
+
+
+class Subset(Dataset):
+    """The items of ``dataset`` at ``indices``, integers from 0 to len − 1, in their order.
+
+    TypeError for other indices, IndexError for such out of range.
+    """
+
+    def __init__(self, dataset: Any, indices: Sequence[int] | np.ndarray) -> None:
+        self.dataset = dataset
+        self.indices = checked_indices("Subset", indices, len(dataset))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        at = checked_position("Subset", index, len(self))
+        return self.dataset[int(self.indices[at])]
+
+    @property
+    def batch(self) -> Any:
+        """As the dataset's own; None where it has none."""
+        whole = batch_of(self.dataset)
+        return None if whole is None else lambda index: whole(self.indices[index])
+
+    def __repr__(self) -> str:
+        return f"Subset({len(self)} of {len(self.dataset)} items of {type(self.dataset).__name__})"
+
+
+def random_split(
+    dataset: Any, lengths: Sequence[float], generator: random.Generator | None = None
+) -> list[Subset]:
+    """``dataset`` in parts without common items, drawn at random.
+
+    ``lengths`` are integers whose sum is its length, or fractions whose sum is 1; what rounding
+    them down leaves goes to the first parts, one item each. ValueError for other sums and for
+    negative ones, TypeError for what is no number.
+    """
+    counts = _counts(lengths, len(dataset))
+    order = (generator or random.current()).numpy().permutation(len(dataset))
+    parts = np.split(order, np.cumsum(counts)[:-1])
+    return [Subset(dataset, part) for part in parts]
+
+
+def _counts(lengths: Sequence[float], total: int) -> list[int]:
+    if not all(_is_number(n) for n in lengths):
+        raise TypeError(f"random_split: expected integers or fractions, got {list(lengths)}")
+    if not lengths or min(lengths) < 0:
+        raise ValueError(f"random_split: expected lengths of at least 0, got {list(lengths)}")
+    if all(isinstance(n, int | np.integer) for n in lengths):
+        if sum(lengths) != total:
+            raise ValueError(
+                f"random_split: the lengths sum to {sum(lengths)}, the dataset has {total} items"
+            )
+        return [int(n) for n in lengths]
+    if not math.isclose(sum(lengths), 1):
+        raise ValueError(f"random_split: the fractions sum to {sum(lengths)}, expected 1")
+    counts = [math.floor(total * n) for n in lengths]
+    for i in range(total - sum(counts)):
+        counts[i % len(counts)] += 1
+    return counts
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float | np.integer | np.floating) and not isinstance(x, bool)
+
+
+class ImageDataset(Dataset):
+    """Images (N, H, W) uint8 with labels (N,), kept as they are on a backend.
+
+    Item i is a float32 image (1, H, W), of pixels (value/255 − mean) / std, and its label as int.
+    DataError for an empty dataset, one whose images and labels do not belong together, and labels
+    that are no classes.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        mean: float = 0.0,
+        std: float = 1.0,
+        backend: str | Backend | None = None,
+    ) -> None:
+        if images.ndim != 3 or images.dtype != np.uint8:
+            raise DataError(f"expected uint8 images (N, H, W), got {images.dtype} {images.shape}")
+        if labels.shape != images.shape[:1]:
+            raise DataError(f"expected labels ({len(images)},), got shape {labels.shape}")
+        if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
+            raise DataError(f"expected a finite mean and a std above 0, got {mean} and {std}")
+        if not len(images):
+            raise DataError("the dataset is empty; expected at least one image")
+        _check_labels(labels)
+        self.mean = mean
+        self.std = std
+        self.backend = resolve(backend)
+        self.labels = np.asarray(labels, np.int64)
+        self.images = as_tensor(images[:, None], backend=self.backend)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        at = checked_position("ImageDataset", index, len(self))
+        images, _ = self.batch(np.array([at]))
+        return images[0], int(self.labels[at])
+
+    def batch(self, index: np.ndarray) -> list[Tensor]:
+        """The images (n, 1, H, W) float32 and labels (n,) int64 at ``index``."""
+        places = from_host(index, self.backend, copy=False)
+        scale = 1 / (255 * self.std)
+        images = take_scaled(self.images, places, scale, -self.mean / self.std)
+        return [images, from_host(self.labels[index], self.backend, copy=False)]
+
+    def __repr__(self) -> str:
+        shape = tuple(self.images.shape)
+        return f"ImageDataset({shape}, mean={self.mean}, std={self.std}, {self.backend!r})"
+
+
+def _check_labels(labels: np.ndarray) -> None:
+    """DataError for labels that are no classes: no integers, or not from 0 to 2³¹ − 1."""
+    if labels.dtype.kind not in "iu":
+        raise DataError(
+            f"expected integer labels, got {labels.dtype}; cast them with .astype(np.int64)"
+        )
+    wrong = np.flatnonzero((labels < 0) | (labels > MAX_LABEL))
+    if wrong.size:
+        raise DataError(
+            f"expected labels from 0 to {MAX_LABEL}, got {labels[wrong[0]]} at position {wrong[0]}"
+        )
+
+
+# ---- what datasets and the loader share
+
+
+def batch_of(dataset: Any) -> Any:
+    """The method that makes whole batches of ``dataset``; None where it goes item by item."""
+    found = dataset.batch if isinstance(dataset, Dataset) else None
+    return found if callable(found) else None
+
+
+def rows(x: Tensor, index: np.ndarray) -> Tensor:
+    """The rows of ``x`` at an int64 ``index`` (n,) of the host."""
+    found: Tensor = taken(x, from_host(index, x.backend, copy=False), 0)
+    return found
+
+
+def checked_position(name: str, index: Any, size: int) -> int:
+    """``index`` counted from 0, as in a list. TypeError for no integer, IndexError out of range."""
+    if not isinstance(index, int | np.integer) or isinstance(index, bool):
+        raise TypeError(f"{name}: an item is at an integer, got {index!r}")
+    if not -size <= index < size:
+        raise IndexError(f"{name}: index {index} is out of range, it has {size} items")
+    return int(index) % size
+
+
+def checked_indices(name: str, indices: Any, size: int) -> np.ndarray:
+    """``indices`` as an int64 array; TypeError for no integers, IndexError outside 0 … size−1."""
+    found = np.asarray(indices if isinstance(indices, np.ndarray | Tensor) else list(indices))
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+        raise TypeError(
+            f"{name}: expected a sequence of integers as indices, got {found.dtype} of shape "
+            f"{found.shape}"
+        )
+    wrong = found[(found < 0) | (found >= size)]
+    if wrong.size:
+        raise IndexError(f"{name}: found index {wrong[0]}, expected 0 to {size - 1}")
+    return found.astype(np.int64, copy=False)

@@ -1,0 +1,389 @@
+"""Transforms of images: of one, ``transform(image)``, and of a batch, ``transform.batch(images)``.
+
+One image is a PIL image, a uint8 array (H, W) or (H, W, C), or a tensor (C, H, W); a batch is a
+tensor (n, C, H, W). Both give the same values, and draw the same random numbers, image by image:
+those of the batch that a ``DataLoader`` makes, else of the program's generator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygrad_mnist import random
+from tinygrad_mnist.composed.arrangements import pad
+from tinygrad_mnist.creation import from_host, tensor
+from tinygrad_mnist.ops.indexing import taken
+from tinygrad_mnist.ops.networks import take_scaled
+from tinygrad_mnist.tensor import Tensor
+from tinygrad_mnist.utils.data.dataset import rows
+
+
+class Transform:
+    """Base of transforms of whole batches: a subclass has ``apply(images, u)``.
+
+    ``u`` are its random numbers, ``draws`` for each image: (n, draws) float64, uniform in [0, 1),
+    on the host. A transform of single images need not be one of these: any function will do.
+    """
+
+    draws = 0
+    whole = True  # whether it takes whole batches
+    scales = False  # whether it makes float32 of uint8
+
+    def __call__(self, image: Any) -> Any:
+        result = self.apply(_batch_of_one(self, image), _uniforms(1, self.draws))[0]
+        given_bytes = not isinstance(image, Tensor) and result.dtype == np.uint8
+        return _as(image, result) if given_bytes else result
+
+    def batch(self, images: Tensor) -> Tensor:
+        """The images (n, C, H, W), each transformed."""
+        _check_batch(self, images)
+        return self.apply(images, _uniforms(len(images), self.draws))
+
+    def apply(self, images: Tensor, u: np.ndarray) -> Tensor:
+        """The images (n, C, H, W) transformed by the random numbers ``u`` (n, draws)."""
+        raise NotImplementedError(f"{type(self).__name__} has no apply(images, u)")
+
+    def apply_to_rows(self, images: Tensor, index: np.ndarray, u: np.ndarray) -> Tensor:
+        """``apply`` to the images at ``index``, for what can gather them at the same time."""
+        return self.apply(rows(images, index), u)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+def transformed_rows(transform: Transform, images: Tensor, index: np.ndarray) -> Tensor:
+    """``transform.batch(images[index])``, without the copy in between where it scales first."""
+    return transform.apply_to_rows(images, index, _uniforms(len(index), transform.draws))
+
+
+class ToTensor(Transform):
+    """uint8 pixels as float32 (C, H, W) from 0 to 1."""
+
+    scales = True
+    _scale, _shift = 1 / 255, 0.0
+
+    def apply(self, images: Tensor, u: np.ndarray) -> Tensor:
+        return self.apply_to_rows(images, np.arange(len(images)), u)
+
+    def apply_to_rows(self, images: Tensor, index: np.ndarray, u: np.ndarray) -> Tensor:
+        if images.dtype != np.uint8:
+            raise TypeError(f"ToTensor: expected uint8 pixels, got {images.dtype}; use it once")
+        places = from_host(index, images.backend, copy=False)
+        return take_scaled(images, places, self._scale, self._shift)
+
+
+class _Normalized(ToTensor):
+    """``ToTensor`` and ``Normalize`` of one number in one: pixel / (255 std) − mean / std."""
+
+    def __init__(self, mean: float, std: float) -> None:
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+
+
+class Normalize(Transform):
+    """(x − mean) / std of float images; a number, or one for each channel.
+
+    ValueError for unequal lengths, for a std of 0 and below and for what is not finite, and for
+    images of another number of channels; TypeError for images not of floats.
+    """
+
+    def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
+        self.mean, self.std = _numbers("mean", mean), _numbers("std", std)
+        if len(self.mean) != len(self.std):
+            raise ValueError(
+                f"Normalize: got {len(self.mean)} means and {len(self.std)} stds, expected as many"
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"Normalize: expected stds above 0, got {self.std}")
+
+    def apply(self, images: Tensor, u: np.ndarray) -> Tensor:
+        if images.dtype.kind != "f":
+            raise TypeError(
+                f"Normalize: expected float images, got {images.dtype}; put ToTensor() before it"
+            )
+        channels = images.shape[1]
+        if len(self.mean) not in (1, channels):
+            raise ValueError(
+                f"Normalize: got {len(self.mean)} means for images of {channels} channels"
+            )
+        mean, std = (
+            from_host(np.array(x, images.dtype)[:, None, None], images.backend, copy=False)
+            for x in (self.mean, self.std)
+        )
+        return (images - mean) / std
+
+    def __repr__(self) -> str:
+        return f"Normalize(mean={self.mean}, std={self.std})"
+
+
+class RandomAffine(Transform):
+    """Each image turned, shifted and scaled about its centre, at random.
+
+    - ``degrees``: turned clockwise by an angle from −degrees to degrees, or of the given pair.
+    - ``translate`` (a, b): shifted by whole pixels, at most a·W across and b·H down.
+    - ``scale`` (a, b): a factor from a to b, larger than 1 for a larger picture.
+    - ``fill``: the value outside, of the pixels as they are here: 0 is no background once
+      ``Normalize`` has been.
+
+    All are uniform. Pixels are interpolated between four (bilinear), uint8 ones then rounded.
+    ValueError for a negative number, for a pair that is none, for shares outside 0 … 1 and for
+    factors not above 0.
+    """
+
+    draws = 4
+
+    def __init__(
+        self,
+        degrees: float | Sequence[float],
+        translate: Sequence[float] | None = None,
+        scale: Sequence[float] | None = None,
+        *,
+        fill: float = 0,
+    ) -> None:
+        if isinstance(degrees, int | float) and degrees < 0:
+            raise ValueError(f"RandomAffine: degrees must be at least 0, or a pair, got {degrees}")
+        turn = (-degrees, degrees) if isinstance(degrees, int | float) else degrees
+        self.degrees = _range("degrees", turn)
+        self.translate = _pair("translate", (0, 0) if translate is None else translate)
+        self.scale = _range("scale", (1, 1) if scale is None else scale)
+        self.fill = fill
+        if min(self.translate) < 0 or max(self.translate) > 1:
+            raise ValueError(f"RandomAffine: translate must be from 0 to 1, got {self.translate}")
+        if min(self.scale) <= 0:
+            raise ValueError(f"RandomAffine: scale must be above 0, got {self.scale}")
+
+    def apply(self, images: Tensor, u: np.ndarray) -> Tensor:
+        if images.dtype == np.uint8 and not 0 <= self.fill <= 255:
+            raise ValueError(f"RandomAffine: a fill of {self.fill} is no uint8 pixel")
+        result = _resampled(images, self._inverses(u, *images.shape[2:]), self.fill)
+        return result.round().to(images.dtype) if images.dtype == np.uint8 else result
+
+    def _inverses(self, u: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Where the pixels come from, (n, 4) float64: a, b, c, d of ``_resampled``.
+
+        A pixel p goes to s·R·(p − centre) + centre + shift.
+        """
+        low, high = self.degrees
+        angle = np.radians(low + (high - low) * u[:, 0])
+        across, down = (
+            np.rint(most * size * (2 * v - 1))
+            for most, size, v in zip(self.translate, (width, height), u.T[1:3], strict=True)
+        )
+        factor = self.scale[0] + (self.scale[1] - self.scale[0]) * u[:, 3]
+        a, b = np.cos(angle) / factor, np.sin(angle) / factor
+        x, y = (width - 1) / 2, (height - 1) / 2
+        c = x - a * (x + across) - b * (y + down)
+        d = y + b * (x + across) - a * (y + down)
+        return np.stack([a, b, c, d], axis=1)
+
+    def __repr__(self) -> str:
+        return (
+            f"RandomAffine(degrees={self.degrees}, translate={self.translate}, "
+            f"scale={self.scale}, fill={self.fill})"
+        )
+
+
+class Lambda:
+    """A function of one image as a transform; a batch goes through it image by image."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        if not callable(function):
+            raise TypeError(f"Lambda: expected a function, got {type(function).__name__}")
+        self.function = function
+
+    def __call__(self, image: Any) -> Any:
+        return self.function(image)
+
+    def __repr__(self) -> str:
+        return f"Lambda({getattr(self.function, '__name__', repr(self.function))})"
+
+
+class Compose(Transform):
+    """Transforms one after the other.
+
+    ``ToTensor`` and a ``Normalize`` of one mean after it are computed as one. Where one of them
+    takes single images only, so does this: ``batch`` is a TypeError then.
+    """
+
+    def __init__(self, transforms: Sequence[Callable[[Any], Any]]) -> None:
+        for i, transform in enumerate(transforms):
+            if not callable(transform):
+                raise TypeError(
+                    f"Compose: expected transforms, got {type(transform).__name__} at position {i}"
+                )
+        self.transforms = tuple(transforms)
+        self._stages = _fused(self.transforms)
+        parts = [stage for stage in self._stages if isinstance(stage, Transform)]
+        self.whole = all(part.whole for part in parts) and len(parts) == len(self._stages)
+        self.scales = any(part.scales for part in parts)
+        self.draws = sum(part.draws for part in parts)
+
+    def __call__(self, image: Any) -> Any:
+        if self.whole:
+            return super().__call__(image)
+        for stage in self._stages:
+            image = stage(image)
+        return image
+
+    def batch(self, images: Tensor) -> Tensor:
+        if not self.whole:
+            raise TypeError(f"Compose: one of {[*self.transforms]} takes single images only")
+        return super().batch(images)
+
+    def apply(self, images: Tensor, u: np.ndarray) -> Tensor:
+        return _chained(self._stages, images, u)
+
+    def apply_to_rows(self, images: Tensor, index: np.ndarray, u: np.ndarray) -> Tensor:
+        if not self._stages:
+            return rows(images, index)
+        first, *rest = self._stages
+        images = first.apply_to_rows(images, index, u[:, : first.draws])
+        return _chained(rest, images, u[:, first.draws :])
+
+    def __repr__(self) -> str:
+        return f"Compose([{', '.join(map(repr, self.transforms))}])"
+
+
+# ---- what Compose does
+
+
+def _fused(transforms: Sequence[Any]) -> list[Any]:
+    """The transforms, each ToTensor with the Normalize after it in one where that is one number."""
+    stages: list[Any] = []
+    for transform in transforms:
+        one = type(transform) is Normalize and len(transform.mean) == 1
+        if one and stages and type(stages[-1]) is ToTensor:
+            stages[-1] = _Normalized(transform.mean[0], transform.std[0])
+        else:
+            stages.append(transform)
+    return stages
+
+
+def _chained(stages: list[Any], images: Tensor, u: np.ndarray) -> Tensor:
+    start = 0
+    for stage in stages:
+        images = stage.apply(images, u[:, start : start + stage.draws])
+        start += stage.draws
+    return images
+
+
+# ---- one image and many
+
+
+def _uniforms(count: int, draws: int) -> np.ndarray:
+    """(count, draws) numbers in [0, 1): image by image, the same whether of one or many."""
+    return random.generator().random((count, draws)) if draws else np.empty((count, 0))
+
+
+def _check_batch(transform: Transform, images: Any) -> None:
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            f"{type(transform).__name__}: a batch is a tensor, got {type(images).__name__}"
+        )
+    if images.ndim != 4:
+        raise ValueError(
+            f"{type(transform).__name__}: expected a batch (n, C, H, W), got {tuple(images.shape)}"
+        )
+
+
+def _batch_of_one(transform: Transform, image: Any) -> Tensor:
+    """One image as a tensor (1, C, H, W). TypeError, ValueError for what is none."""
+    name = type(transform).__name__
+    if isinstance(image, Tensor):
+        if image.ndim != 3:
+            raise ValueError(f"{name}: expected an image (C, H, W), got {tuple(image.shape)}")
+        return image.unsqueeze(0)
+    if not hasattr(image, "__array_interface__"):  # as PIL images have
+        raise TypeError(
+            f"{name}: expected a PIL image, an array or a tensor, got {type(image).__name__}"
+        )
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8:
+        raise TypeError(
+            f"{name}: expected uint8 pixels, got {pixels.dtype}; "
+            'convert a PIL image with .convert("L")'
+        )
+    if pixels.ndim not in (2, 3):
+        raise ValueError(f"{name}: expected an image (H, W) or (H, W, C), got {pixels.shape}")
+    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return tensor(planes[None])
+
+
+def _as(image: Any, result: Tensor) -> Any:
+    """uint8 pixels (C, H, W) as what ``image`` is: an array (H, W[, C]) or a PIL image."""
+    planes = result.numpy()
+    pixels = planes[0] if np.ndim(image) == 2 else planes.transpose(1, 2, 0)
+    if isinstance(image, np.ndarray):
+        return np.ascontiguousarray(pixels)
+    from PIL import Image  # noqa: PLC0415
+
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+# ---- resampling
+
+
+def _resampled(images: Tensor, inverses: np.ndarray, fill: float) -> Tensor:
+    """y[v, u] = x[-b·u + a·v + d, a·u + b·v + c] with (a, b, c, d) of each image, bilinear.
+
+    What lies outside is ``fill``, into which the edge pixels fade over one pixel.
+    """
+    n, channels, height, width = images.shape
+    backend = images.backend
+    framed = pad(images.float() if images.dtype == np.uint8 else images, (1, 1, 1, 1), value=fill)
+    kind = framed.dtype
+    across = from_host(np.arange(width, dtype=kind)[None, None, None], backend, copy=False)
+    down = from_host(np.arange(height, dtype=kind)[None, None, :, None], backend, copy=False)
+    a, b, c, d = (
+        from_host(column.astype(kind)[:, None, None, None], backend, copy=False)
+        for column in inverses.T
+    )
+    left, right = _neighbours(a * across + (b * down + c), width)
+    top, bottom = _neighbours((a * down + d) - b * across, height)
+    planes = np.arange(n * channels).reshape(n, channels, 1, 1) * ((height + 2) * (width + 2))
+    corner = (top * (width + 2) + left).long() + from_host(planes, backend, copy=False)
+    flat = framed.reshape(-1)
+
+    def row(start: Tensor) -> Tensor:
+        first = taken(flat, start, 0)
+        return first + right * (taken(flat, start + 1, 0) - first)
+
+    upper = row(corner)
+    return upper + bottom * (row(corner + (width + 2)) - upper)
+
+
+def _neighbours(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The index in a frame of one pixel of the pixel before ``x``, and the share of the next one.
+
+    Far outside, both are of the frame.
+    """
+    x = x.clamp(-1, size)
+    before = x.floor().clamp_max(size - 1)
+    return before + 1, x - before
+
+
+# ---- settings
+
+
+def _numbers(what: str, value: Any) -> list[float]:
+    numbers = [value] if isinstance(value, int | float) else list(value)
+    if not numbers or not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers):
+        raise ValueError(f"Normalize: {what} must be finite numbers, got {value!r}")
+    return [float(x) for x in numbers]
+
+
+def _pair(what: str, value: Any) -> tuple[float, float]:
+    pair = tuple(value) if isinstance(value, Sequence) else (value,)
+    if len(pair) != 2 or not all(isinstance(x, int | float) and math.isfinite(x) for x in pair):
+        raise ValueError(f"RandomAffine: {what} must be two finite numbers, got {value!r}")
+    return pair
+
+
+def _range(what: str, value: Any) -> tuple[float, float]:
+    low, high = _pair(what, value)
+    if low > high:
+        raise ValueError(f"RandomAffine: {what} must go from a lower to a higher, got {value!r}")
+    return low, high
