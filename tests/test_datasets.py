@@ -86,7 +86,10 @@ def test_the_root_may_be_as_pytorch_leaves_it(place: str, root: Path, tmp_path: 
 
 
 def test_a_root_without_files_leaves_the_other_places(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     empty = tmp_path / "empty"
     with pytest.raises(DataError, match=r"MNIST is not on this computer \(cache.*download=True"):
@@ -94,6 +97,8 @@ def test_a_root_without_files_leaves_the_other_places(
     monkeypatch.setenv(config.DATA, str(root))
     assert len(datasets.MNIST(empty)) == 12
     assert len(datasets.MNIST()) == 12
+    said = capsys.readouterr().err
+    assert said.count(f"{empty}: no MNIST files there") == 1, "once, not for each part"
 
 
 def test_the_cache_is_asked_without_a_download(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,6 @@ DTYPES = tuple(
 )
 
 
-
 def own_dtype(array: np.ndarray) -> np.ndarray:
     """``array`` with NumPy's own dtype: a pickled one equals it, and kernels ask which it is."""
     dtype = np.dtype(array.dtype.str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -51,8 +52,9 @@ class MNIST(Dataset):
     which all items are made; ``classes`` are the labels' names.
 
     The files are those in ``root`` or in its folder MNIST/raw, where PyTorch puts them; where there
-    are none, ``TINYGRAD_MNIST_DATA``'s, the cache's or, with ``download``, the network's: what is
-    fetched is kept in the cache. DataError where there is no usable data.
+    are none, which a line on stderr says, ``TINYGRAD_MNIST_DATA``'s, the cache's or, with
+    ``download``, the network's: what is fetched is kept in the cache. DataError where there is no
+    usable data.
     """
 
     name: ClassVar[str] = "mnist"
@@ -87,7 +89,10 @@ class MNIST(Dataset):
     def _folder(self, root: Path) -> Path | None:
         """Where under ``root`` the files are, if they are there."""
         folders = (root, root / type(self).__name__ / "raw")
-        return next((folder for folder in folders if sources.holds(folder, self.name)), None)
+        found = next((folder for folder in folders if sources.holds(folder, self.name)), None)
+        if found is None:
+            _note_elsewhere(root, type(self).__name__)
+        return found
 
     def __len__(self) -> int:
         return len(self.data)
@@ -119,6 +124,12 @@ class MNIST(Dataset):
     def __repr__(self) -> str:
         kind = type(self).__name__
         return f"{kind}({len(self)} images, train={self.train}, transform={self.transform!r})"
+
+
+@cache
+def _note_elsewhere(root: Path, dataset: str) -> None:
+    """Say once, not for each part, that the files are looked for elsewhere."""
+    sources.to_stderr(f"{root}: no {dataset} files there; looking where they are kept otherwise")
 
 
 class FashionMNIST(MNIST):
