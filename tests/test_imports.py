@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
     {"kernels"},
     {"contract"},
     {"backend"},
-    {"dispatch"},
+    {"dispatch", "cuda"},
     {"random"},
     {"autograd"},
     {"checks"},

@@ -835,3 +835,9 @@ def test_one_use_backend_serves_several_threads() -> None:
             thread.join()
         inside()
     assert names == ["numba"] * 5
+
+
+def test_a_device_is_chosen_as_in_pytorch(usable: list[Backend]) -> None:
+    assert tg.cuda.is_available() == ("cupy" in [backend.name for backend in usable])
+    x = tg.ones(2).to(tg.device("cpu"))
+    assert x.device == tg.device("cpu")

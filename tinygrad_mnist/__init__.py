@@ -19,6 +19,7 @@ if not (_here / "backends").is_dir():
     __path__.append(str(_here.parent))
 
 from tinygrad_mnist import autograd as autograd
+from tinygrad_mnist import cuda as cuda
 from tinygrad_mnist import nn as nn
 from tinygrad_mnist import optim as optim
 from tinygrad_mnist import testing as testing
@@ -58,5 +59,6 @@ from tinygrad_mnist.random import initial_seed as initial_seed
 from tinygrad_mnist.random import manual_seed as manual_seed
 from tinygrad_mnist.tensor import Tensor as Tensor
 
+device = str  # a device is its name, as x.device gives it
 bool_, uint8, int8, int16, int32, int64, float32, float64 = _DTYPES
 bool, int, long, float, double = bool_, int32, int64, float32, float64
