@@ -25,7 +25,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import tinygrad_mnist
-from tinygrad_mnist import models, training
+from tinygrad_mnist import Tensor, cli, models, nn, training
 from tinygrad_mnist.backend import use_backend
 from tinygrad_mnist.training import ModelInfo
 from tinygrad_mnist.utils.data.idx import idx_header
@@ -931,6 +931,20 @@ def test_a_model_that_does_not_fit_the_images(
     assert str(file) in line
     assert f"its arguments are {arguments}" in line
     assert f"needed: {needed}" in line
+
+
+def test_an_error_within_a_model_names_the_layer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Unread(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise FileNotFoundError(2, "No such file or directory", "table.bin")
+
+    monkeypatch.setitem(models.ARCHITECTURES, "mlp", lambda: nn.Sequential(Unread()))
+    file = write_model(tmp_path / "m.safetensors", "mlp", {})
+    assert cli.main(["predict", str(file), str(draw(tmp_path / "1.png", 1, True))]) == 1
+    expected = "error: table.bin: No such file or directory; in 0: Unread()\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_a_model_of_another_inner_size_fits(data: Path, tmp_path: Path) -> None:

@@ -90,6 +90,23 @@ def test_a_wrong_use_changes_nothing(
     assert list(model) == parts
 
 
+@pytest.mark.parametrize("make", LISTS)
+def test_an_empty_place_is_a_position(make: Callable[..., Any]) -> None:
+    parts = layers(3)
+    model = make(parts)
+    setattr(model, "0", None)
+    assert (len(model), list(model)) == (3, [None, *parts[1:]])
+    assert (model[0], model[1], model[-1]) == (None, parts[1], parts[2])
+    assert list(model[:2]) == [None, parts[1]]
+    assert names(model) == ["1", "2"]
+    model[0] = parts[0]
+    assert list(model) == parts
+    setattr(model, "1", None)
+    assert model.pop(1) is None
+    assert list(model.append(parts[1])) == [parts[0], parts[2], parts[1]]
+    assert names(model) == ["0", "1", "2"]
+
+
 def test_addition() -> None:
     first, second = layers(2), layers(3)
     joined = nn.Sequential(*first) + named(a=second[0], b=second[1])
@@ -150,6 +167,8 @@ def test_a_dict_of_modules() -> None:
     del model["down"]
     model.update(nn.ModuleDict({"more": down}))
     assert list(model.state_dict()) == ["new.weight", "new.bias", "more.weight", "more.bias"]
+    model.add_module("empty", None)
+    assert (len(model), model["empty"], "empty" in model) == (3, None, True)
     model.clear()
     assert not model
 
@@ -204,6 +223,8 @@ SHOWN: dict[str, Callable[[Any], Any]] = {
     "equal": lambda n: n.ModuleList([n.Linear(2, 2) for _ in range(3)]),
     "equal runs": lambda n: n.ModuleList([n.ReLU(), n.Tanh(), n.Tanh(), n.ReLU(), n.ReLU()]),
     "equal blocks": lambda n: n.ModuleList([n.Sequential(n.Linear(1, 1), n.Tanh())] * 2),
+    "none": lambda n: _emptied(n.Sequential(n.Tanh(), n.ReLU())),
+    "none in a list": lambda n: _emptied(n.ModuleList([n.Tanh(), n.ReLU()])),
     "dict": lambda n: n.ModuleDict({"x": n.Linear(1, 2), "y": n.ModuleList([n.Tanh()] * 2)}),
     "one line": lambda n: _described(n, "size=3"),
     "one line and more": lambda n: _described(n, "size=3", a=n.Tanh()),
@@ -214,6 +235,11 @@ SHOWN: dict[str, Callable[[Any], Any]] = {
 
 def _without(module: Any, index: int) -> Any:
     del module[index]
+    return module
+
+
+def _emptied(module: Any) -> Any:
+    setattr(module, "0", None)
     return module
 
 
@@ -233,6 +259,8 @@ KEPT: dict[str, Callable[[Any], Any]] = {
     "list sum": lambda n: n.ModuleList([n.Linear(1, 1)]) + n.ModuleList([n.Tanh()]),
     "list del": lambda n: _without(n.ModuleList([n.Tanh(), n.Tanh(), n.Linear(1, 1)]), 0),
     "shared": lambda n: n.Sequential(*[n.Linear(1, 1)] * 2),
+    "none": lambda n: _emptied(n.Sequential(n.Tanh(), n.Linear(1, 1))).append(n.Linear(1, 1)),
+    "none in a list": lambda n: _emptied(n.ModuleList([n.Tanh(), n.Linear(1, 1)]))[:2],
     "norm": lambda n: n.ModuleDict({"norm": n.BatchNorm1d(2), "last": n.Linear(1, 1)}),
 }
 

@@ -138,8 +138,8 @@ def test_whole_batches_have_the_items_values(root: Path, backend: Backend) -> No
 
 def test_a_normalised_dataset_is_what_load_gives(root: Path) -> None:
     expected, _ = datasets.load("mnist", root)
-    x, y = expected.batch(np.arange(12))
-    a, b = datasets.MNIST(root, transform=CHAIN).batch(np.arange(12))
+    x, y = expected.batch_at(np.arange(12))
+    a, b = datasets.MNIST(root, transform=CHAIN).batch_at(np.arange(12))
     assert x.numpy().tobytes() == a.numpy().tobytes()
     assert y.tolist() == b.tolist()
     image, label = expected[2]
@@ -162,7 +162,40 @@ def test_a_normalised_dataset_is_what_load_gives(root: Path) -> None:
 def test_which_transforms_make_whole_batches(
     settings: dict[str, Any], whole: bool, root: Path
 ) -> None:
-    assert (datasets.MNIST(root, **settings).batch is not None) == whole
+    assert (datasets.MNIST(root, **settings).batch_at is not None) == whole
+
+
+class Numbered(datasets.MNIST):
+    def __getitem__(self, index: Any) -> Any:
+        return *super().__getitem__(index), index
+
+
+class Inverted(transforms.ToTensor):
+    def __call__(self, image: Any) -> Any:
+        return 1 - super().__call__(image)
+
+
+class Darkened(transforms.ToTensor):
+    def apply(self, images: tg.Tensor, u: np.ndarray) -> tg.Tensor:
+        return super().apply(images, u) / 2
+
+
+def test_a_subclass_gives_the_loader_its_own_items(root: Path) -> None:
+    _, y, i = next(iter(DataLoader(Numbered(root, transform=CHAIN), 4)))
+    assert (i.tolist(), y.tolist()) == ([0, 1, 2, 3], [0, 3, 6, 9])
+
+
+@pytest.mark.parametrize("chain", [False, True])
+@pytest.mark.parametrize(("kind", "whole"), [(Inverted, False), (Darkened, True)])
+def test_a_transforms_subclass_has_its_say(kind: Any, whole: bool, chain: bool, root: Path) -> None:
+    transform = transforms.Compose([kind()]) if chain else kind()
+    found = datasets.MNIST(root, transform=transform)
+    assert (found.batch_at is not None) == whole
+    pixels = arrays("train")[0][:4, None] / 255
+    expected = 1 - pixels if kind is Inverted else pixels / 2
+    x, _ = next(iter(DataLoader(found, 4)))
+    np.testing.assert_allclose(x.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(found[1][0].numpy(), expected[1], atol=1e-6)
 
 
 def test_pictures_make_no_batch(root: Path) -> None:
@@ -198,6 +231,22 @@ def test_rows_of_tensors_are_items(backend: Backend) -> None:
         assert all(t.backend is backend for t in found)
 
 
+@pytest.mark.parametrize(
+    "index", [slice(None), slice(0, 2), [2, 0], np.array([1, 1]), tg.tensor([3]), tg.tensor(1)]
+)
+def test_an_index_may_be_whatever_a_tensor_takes(index: Any) -> None:
+    x, y = tg.arange(12).reshape(4, 3), tg.arange(4)
+    found = TensorDataset(x, y)[index]
+    assert [t.tolist() for t in found] == [x[index].tolist(), y[index].tolist()]
+
+
+@pytest.mark.parametrize("index", [tg.tensor(1), np.array(1), np.int64(1)])
+def test_a_position_may_be_a_tensor(index: Any, root: Path) -> None:
+    assert datasets.MNIST(root)[index][1] == 3
+    assert Subset([5, 6], [1, 0])[index] == 5
+    assert _images()[index][1] == 1
+
+
 def test_a_gradient_flows_through_whole_batches() -> None:
     x = tg.zeros(3, 2, requires_grad=True)
     (batch,) = next(iter(DataLoader(TensorDataset(x), 2, sampler=[2, 2])))
@@ -222,7 +271,36 @@ def test_a_subset_has_the_items_at_its_indices() -> None:
     assert repr(subset) == "Subset(2 of 4 items of list)"
 
 
-SPLITS = [[6, 4], [0, 10], [0.7, 0.3], [0.33, 0.33, 0.34], [0.5, 0.25, 0.25], [0.55, 0.45], [1.0]]
+@pytest.mark.parametrize(
+    "indices", [[-1, 0], (-1, 0), range(-1, 1), np.array([-1, 0]), tg.tensor([-1, 0])]
+)
+def test_a_subset_keeps_its_indices_as_given(indices: Any) -> None:
+    whole, single = Subset(TensorDataset(tg.arange(4)), indices), Subset([0, 1, 2, 3], indices)
+    assert whole.indices is single.indices is indices
+    assert list(single) == [3, 0]
+    assert [x.tolist() for (x,) in DataLoader(whole, 2)] == [[3, 0]]
+
+
+def test_a_subsets_indices_may_be_changed_and_added() -> None:
+    a, b = random_split(TensorDataset(tg.arange(4)), [1, 3])
+    assert sorted(a.indices + b.indices) == [0, 1, 2, 3]
+    a.indices.append(-1)
+    a.indices[0] = 2
+    assert len(a) == 2
+    assert [x.tolist() for (x,) in DataLoader(a, 2)] == [[2, 3]]
+    assert [x.tolist() for (x,) in a] == [2, 3]
+
+
+SPLITS: list[Any] = [
+    [6, 4],
+    np.array([6, 4]),
+    [0, 10],
+    [0.7, 0.3],
+    [0.33, 0.33, 0.34],
+    [0.5, 0.25, 0.25],
+    [0.55, 0.45],
+    [1.0],
+]
 
 
 @pytest.mark.parametrize("lengths", SPLITS, ids=str)
@@ -269,8 +347,26 @@ def _images() -> ImageDataset:
         (lambda: TensorDataset(tg.zeros(2))[0.5], TypeError, "an item is at an integer, got 0.5"),
         (lambda: _images()[3], IndexError, "ImageDataset: index 3 is out of range"),
         (lambda: _images()[-4], IndexError, "ImageDataset: index -4 is out of range"),
-        (lambda: Subset([1, 2], [2]), IndexError, "Subset: found index 2, expected 0 to 1"),
-        (lambda: Subset([1, 2], [-1]), IndexError, "Subset: found index -1"),
+        (lambda: Subset([1, 2], [2]), IndexError, "Subset: found index 2, expected -2 to 1"),
+        (lambda: Subset([1, 2], [-3]), IndexError, "Subset: found index -3"),
+        (lambda: Subset([1, 2], None), TypeError, "Subset: expected a sequence .*got NoneType"),
+        (lambda: Subset([1, 2], [[0], [0, 1]]), TypeError, "Subset: .*got sequences of several"),
+        (lambda: Subset(5, [1]), TypeError, "Subset: expected a dataset .*got int"),
+        (lambda: random_split(5, [1]), TypeError, "random_split: expected a dataset .*got int"),
+        (lambda: random_split([1], 1), TypeError, "random_split: expected a list of lengths, got"),
+        (
+            lambda: random_split([1], [1], generator=3),
+            TypeError,
+            "random_split: expected a tinygrad_mnist.Generator, got int",
+        ),
+        (
+            lambda: random_split([1], [1], np.random.default_rng(0)),
+            TypeError,
+            "random_split: expected a tinygrad_mnist.Generator, got Generator",
+        ),
+        (lambda: datasets.MNIST(train="train"), TypeError, "MNIST: train must be True or False"),
+        (lambda: TensorDataset(tg.zeros(2))[True], TypeError, "at an integer, got True"),
+        (lambda: _images()[tg.zeros(2)], TypeError, r"an integer, got a tensor of shape \(2,\)"),
         (lambda: Subset([1, 2], [0.5]), TypeError, "Subset: expected a sequence of integers"),
         (lambda: Subset([1, 2], [0])[1], IndexError, "Subset: index 1 is out of range"),
         (lambda: Dataset()[0], NotImplementedError, r"Dataset has no __getitem__\(index\)"),

@@ -77,7 +77,7 @@ def test_every_function_has_its_layer() -> None:
 def test_layers_have_the_options_and_defaults_of_their_functions(name: str) -> None:
     function = inspect.signature(getattr(F, name)).parameters
     layer = inspect.signature(MODULES[name]).parameters
-    own = {"inplace", "bias", "return_indices", "dim"}  # of another meaning, or without a default
+    own = {"bias", "return_indices", "dim"}  # of another meaning, or without a default
     shared = [option for option in layer if option in function and option not in own]
     assert [layer[option].default for option in shared] == [
         function[option].default for option in shared
@@ -233,6 +233,26 @@ def test_in_place_makes_a_new_tensor(layer: nn.Module, backend: Backend) -> None
         assert (x.detach() == -2).all().item()
         y.sum().backward()
         assert x.grad is not None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["relu", "relu6", "silu", "mish", "elu", "leaky_relu", "hardtanh", "dropout", "dropout2d"],
+)
+def test_functions_take_inplace_and_make_a_new_tensor(name: str, backend: Backend) -> None:
+    with tg.use_backend(backend):
+        x = tg.full((2, 3, 4, 5), -2.0, requires_grad=True)
+        function = getattr(F, name)
+        tg.manual_seed(0)
+        y = function(x, inplace=True)
+        assert y is not x
+        assert (x.detach() == -2).all().item()
+        tg.manual_seed(0)
+        assert_close(y, function(x), rtol=0, atol=0)
+
+
+def test_a_numpy_integer_is_a_size() -> None:
+    assert nn.LayerNorm(np.int64(3)).normalized_shape == (3,)
 
 
 def test_dropout_drops_in_training_only(backend: Backend) -> None:
@@ -430,7 +450,28 @@ SETTINGS = _settings(
         "CrossEntropyLoss: label_smoothing must lie in 0 to 1, got 2",
     ),
     (lambda: nn.CrossEntropyLoss([1.0]), TypeError, "cannot assign list as buffer 'weight'"),
-    (lambda: nn.Linear(3, 4, dtype=tg.int64), RuntimeError, "only float tensors can require grad"),
+    *(
+        (
+            lambda make=make, dtype=dtype: make(dtype),
+            TypeError,
+            f"{name}: dtype must be a float one, got {dtype}",
+        )
+        for dtype in ("int64", "bool")
+        for name, make in {
+            "Linear": lambda dtype: nn.Linear(3, 4, dtype=dtype),
+            "Conv2d": lambda dtype: nn.Conv2d(3, 4, 3, dtype=dtype),
+            "ConvTranspose2d": lambda dtype: nn.ConvTranspose2d(3, 4, 3, dtype=dtype),
+            "Embedding": lambda dtype: nn.Embedding(3, 4, dtype=dtype),
+            "BatchNorm1d": lambda dtype: nn.BatchNorm1d(3, affine=False, dtype=dtype),
+            "LayerNorm": lambda dtype: nn.LayerNorm(3, dtype=dtype),
+            "GroupNorm": lambda dtype: nn.GroupNorm(1, 3, dtype=dtype),
+        }.items()
+    ),
+    (lambda: nn.Linear(3, 4, dtype="float3"), TypeError, "Linear: 'float3' is no dtype"),
+    (lambda: nn.ReLU("x"), TypeError, "ReLU: inplace must be True or False, got 'x'"),
+    (lambda: nn.ELU(1.0, 2.0), TypeError, "ELU: inplace must be True or False, got 2.0"),
+    (lambda: nn.Dropout2d(0.5, 1), TypeError, "Dropout2d: inplace must be True or False, got 1"),
+    (lambda: F.relu(tg.ones(1), "x"), TypeError, "relu: inplace must be True or False, got 'x'"),
 )
 
 
@@ -510,6 +551,8 @@ INPUTS = _inputs(
     (nn.Embedding(3, 4), tg.ones(3), TypeError, "embedding: expected an index of signed integers"),
     (nn.Embedding(3, 4), tg.tensor([3]), IndexError, "found index 3, expected 0 to 2"),
     (nn.Embedding(3, 4), tg.tensor([-1]), IndexError, "found index -1, expected 0 to 2"),
+    (nn.Flatten(), [1.0], TypeError, "Flatten: expected a tensor as input, got list; make one"),
+    (nn.Unflatten(0, (1, 1)), np.ones(1), TypeError, "Unflatten: expected a tensor as input, got"),
     (nn.Flatten(), tg.ones(3), IndexError, "flatten: dim 1 is out of range for a tensor of 1 dims"),
     (nn.Unflatten(1, (2, 3)), tg.ones(2, 5), ValueError, "5 elements of shape (5,) do not fit"),
     (nn.Dropout2d(), tg.ones(3), ValueError, "dropout2d: expected input"),

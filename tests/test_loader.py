@@ -148,12 +148,18 @@ def test_a_sampler_may_have_no_end() -> None:
         len(DataLoader(Items(10), 3, sampler=Forever()))
 
 
-@pytest.mark.parametrize("position", [10, -1])
+@pytest.mark.parametrize("position", [10, -11])
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_position_out_of_range_is_an_error(position: int, num_workers: int) -> None:
     loader = DataLoader(Items(10), 2, sampler=[1, 2, position], num_workers=num_workers)
-    with pytest.raises(IndexError, match=f"sampler: found index {position}, expected 0 to 9"):
+    with pytest.raises(IndexError, match=f"sampler: found index {position}, expected -10 to 9"):
         list(loader)
+
+
+@pytest.mark.parametrize("dataset", [Items(10, lambda i: [i]), TensorDataset(tg.arange(10))])
+def test_a_negative_position_is_counted_from_the_end(dataset: Any) -> None:
+    ((batch,),) = DataLoader(dataset, 3, sampler=[-1, 0, -10])
+    assert batch.tolist() == [9, 0, 0]
 
 
 def drawn(dataset: Any, **settings: Any) -> list[Any]:
@@ -251,6 +257,19 @@ def test_an_error_comes_in_its_turn_with_its_trace_and_item(num_workers: int) ->
     assert found == [0, 1, 2, 3]
     assert caught.value.__notes__ == ["DataLoader: at item 5 of the Items"]
     assert "fails" in [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+
+
+@pytest.mark.parametrize("num_workers", WORKERS)
+def test_who_asks_again_after_an_error_gets_the_next_batch(num_workers: int) -> None:
+    found: list[Any] = []
+    batches = iter(DataLoader(Items(9, fails), 2, num_workers=num_workers))
+    for _ in range(5):
+        try:
+            found.append(next(batches).tolist())
+        except LookupError:
+            found.append("error")
+    assert found == [[0, 1], [2, 3], "error", [6, 7], [8]]
+    assert next(batches, None) is None
 
 
 def leave_by_break(loader: DataLoader) -> None:
@@ -454,6 +473,17 @@ def test_another_batch_size_is_refused_with_its_type(size: Any, message: str) ->
         ({"dataset": 3}, TypeError, r"got int; TensorDataset\(x, y\)"),
         ({"dataset": []}, ValueError, "the dataset is empty, expected at least one item"),
         ({"sampler": [0.5]}, TypeError, "sampler: expected a sequence of integers"),
+        ({"sampler": 3}, TypeError, "DataLoader: sampler must give positions, got int"),
+        ({"collate_fn": 3}, TypeError, "DataLoader: collate_fn must be a function, got int"),
+        ({"shuffle": "yes"}, TypeError, "DataLoader: shuffle must be True or False, got 'yes'"),
+        ({"drop_last": 0.5}, TypeError, "DataLoader: drop_last must be True or False, got 0.5"),
+        ({"pin_memory": True}, TypeError, r"'pin_memory' \(the workers are threads, .* leave it"),
+        ({"timeout": 3}, TypeError, "'timeout' .*leave it out"),
+        ({"worker_init_fn": print}, TypeError, "'worker_init_fn' .*leave it out"),
+        ({"persistent_workers": True}, TypeError, "'persistent_workers' .*leave it out"),
+        ({"batch_sampler": [[0]]}, TypeError, "'batch_sampler' .*sampler and a batch_size in its"),
+        ({"num_worker": 2}, TypeError, r"'num_worker' \(did you mean 'num_workers'\?\)"),
+        ({"xyz": 2}, TypeError, r"'xyz' \(known: \['dataset', .*'prefetch_factor'\]\)"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(
@@ -461,6 +491,12 @@ def test_settings_that_cannot_be_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         list(DataLoader(**{"dataset": Items(3), **settings}))
+
+
+def test_settings_may_be_pytorchs_defaults() -> None:
+    loader = DataLoader(Items(3), 2, shuffle=None, drop_last=np.bool_(True), prefetch_factor=None)
+    assert (loader.shuffle, loader.drop_last, loader.prefetch_factor) == (False, True, 2)
+    assert [b.tolist() for b in loader] == [[0, 1]]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32, np.int64, np.uint64])
@@ -492,11 +528,56 @@ def test_a_subset_of_whole_batches_makes_whole_batches() -> None:
     asked: list[int] = []
 
     class Whole(Items):
-        def batch(self, index: np.ndarray) -> Any:
+        def batch_at(self, index: np.ndarray) -> Any:
             asked.append(len(index))
             return tg.from_numpy(index)
 
     subset = Subset(Subset(Whole(10), [9, 7, 5, 3]), [2, 0, 1])
     assert [b.tolist() for b in DataLoader(subset, 2)] == [[5, 9], [7]]
     assert asked == [2, 1]
-    assert Subset(Items(3), [0]).batch is None
+
+
+class Doubled(TensorDataset):
+    def __getitem__(self, index: Any) -> Any:
+        return super().__getitem__(index)[0] * 2
+
+
+class Counted(Doubled):
+    def batch_at(self, index: np.ndarray) -> Any:
+        return tg.from_numpy(-index)
+
+
+class Named(Subset):
+    def __getitem__(self, index: Any) -> Any:
+        return "item", super().__getitem__(index)
+
+
+class Helped(Items):
+    def batch(self, size: int) -> Any:
+        raise AssertionError("a method of the user's own")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        (Doubled(tg.arange(3)), [0, 2, 4]),
+        (Subset(Doubled(tg.arange(3)), [2, 0]), [4, 0]),
+        (Named(Items(3), [2, 1]), [["item", "item"], [2, 1]]),
+        (Named(TensorDataset(tg.arange(3)), [2, 1]), [["item", "item"], [[2, 1]]]),
+        (Counted(tg.arange(3)), [0, -1, -2]),  # the whole batches are the last word
+        (Helped(3), [0, 1, 2]),
+    ],
+)
+def test_the_last_word_on_an_item_is_the_loaders(dataset: Any, expected: Any) -> None:
+    (batch,) = DataLoader(dataset, 3)
+    assert _listed(batch) == expected
+
+
+def _listed(batch: Any) -> Any:
+    if isinstance(batch, tg.Tensor):
+        return batch.tolist()
+    return [_listed(x) for x in batch] if isinstance(batch, list) else batch
+
+
+def test_a_dataset_of_items_has_no_whole_batches() -> None:
+    assert Subset(Items(3), [0]).batch_at is None

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import operator
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tinygrad_mnist as tg
@@ -61,6 +65,7 @@ def test_a_plateau_lowers_the_rate_after_the_patience_and_rests() -> None:
     schedule = schedules.ReduceLROnPlateau(optimizer, factor=0.5, patience=1, cooldown=2)
     found = []
     for metric in (3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, tg.tensor(1.0), float("nan")):
+        optimizer.step()
         schedule.step(metric)
         found.append((optimizer.param_groups[0]["lr"], schedule.in_cooldown))
     lowered, rests = zip(*found, strict=True)
@@ -77,7 +82,13 @@ def test_initial_rates_are_kept_in_the_groups() -> None:
     assert [group["initial_lr"] for group in optimizer.param_groups] == [0.5, 0.25]
     assert schedule.get_last_lr() == [0.125, 0.0625]
     assert schedule.last_epoch == 2
-    assert schedules.StepLR(optimizer, 3).base_lrs == [0.5, 0.25]
+    for other in (
+        schedules.StepLR(optimizer, 3),
+        schedules.ReduceLROnPlateau(optimizer),
+        schedules.SequentialLR(optimizer, [schedules.StepLR(optimizer, 3)], []),
+    ):
+        assert other.base_lrs == [0.5, 0.25]
+    assert schedules.ReduceLROnPlateau(sgd(2.0)).base_lrs == [2.0]
 
 
 def test_one_cycle_cycles_the_momentum_against_the_rate() -> None:
@@ -102,6 +113,48 @@ def test_a_schedule_of_ones_own() -> None:
         schedules.LRScheduler(optimizer)
 
 
+@pytest.mark.parametrize(
+    ("found", "kind", "message"),
+    [
+        (None, ValueError, "Own: get_lr must give a rate for each of the 2 groups, got None"),
+        ([0.5], ValueError, r"a rate for each of the 2 groups, got \[0.5\]"),
+        ([0.5, None], TypeError, "Own: a rate must be a number, got None"),
+        ([0.5, "0.5"], TypeError, "Own: a rate must be a number, got '0.5'"),
+        ([0.5, tg.ones(2)], TypeError, r"a rate must be a number, got a tensor of shape \(2,\)"),
+    ],
+)
+def test_what_is_no_rate_is_not_set(found: Any, kind: type[Exception], message: str) -> None:
+    class Own(schedules.LRScheduler):
+        def get_lr(self) -> Any:
+            return self.base_lrs if self.last_epoch == 0 else found
+
+    optimizer = sgd(1.0, 2.0)
+    schedule = Own(optimizer)
+    optimizer.step()
+    before = schedule.state_dict()
+    with pytest.raises(kind, match=message):
+        schedule.step()
+    assert [group["lr"] for group in optimizer.param_groups] == [1.0, 2.0]
+    assert schedule.state_dict() == before
+
+
+@pytest.mark.parametrize("value", [None, "x", tg.ones(2)])
+def test_a_factor_that_is_no_number_is_named(value: Any) -> None:
+    with pytest.raises(TypeError, match="LambdaLR: what lr_lambda gives must be a number, got"):
+        schedules.LambdaLR(sgd(), lambda step: value)
+
+
+@pytest.mark.parametrize("factor", [tg.tensor(0.5), np.float32(0.5), np.array(0.5), True])
+def test_rates_are_floats_whatever_they_are_computed_of(factor: Any) -> None:
+    optimizer = sgd(1.0)
+    schedule = schedules.LambdaLR(optimizer, lambda step: factor)
+    rates(optimizer, schedule, 2)
+    (group,) = optimizer.param_groups
+    assert (group["lr"], schedule.get_last_lr()) == (float(factor), [float(factor)])
+    assert type(group["lr"]) is type(schedule.get_last_lr()[0]) is float
+    sgd(1.0).load_state_dict(optimizer.state_dict())
+
+
 # ---- the order of steps
 
 
@@ -116,6 +169,19 @@ def test_a_schedule_stepped_before_its_optimizer_warns_once() -> None:
     schedule.step()
     optimizer.step()
     schedule.step()
+
+
+def test_a_plateau_stepped_before_its_optimizer_warns_once() -> None:
+    optimizer = sgd()
+    optimizer.step()
+    schedule = schedules.ReduceLROnPlateau(optimizer)
+    with pytest.warns(UserWarning, match=f"ReduceLROnPlateau: {STEP}") as caught:
+        schedule.step(1.0)
+    assert caught[0].filename == __file__
+    schedule.step(1.0)
+    resumed = schedules.ReduceLROnPlateau(sgd())
+    resumed.load_state_dict(schedule.state_dict())
+    resumed.step(1.0)
 
 
 def test_steps_before_the_first_schedule_do_not_count() -> None:
@@ -168,13 +234,6 @@ def test_the_warning_comes_when_pytorchs_does(order: str) -> None:
 
 
 def test_a_state_shares_nothing_and_keeps_callable_objects() -> None:
-    class Factor:
-        def __init__(self, value: float) -> None:
-            self.value = value
-
-        def __call__(self, step: int) -> float:
-            return self.value
-
     optimizer = sgd(1.0, 2.0)
     schedule = schedules.LambdaLR(optimizer, [Factor(0.5), lambda step: 3.0])
     state = schedule.state_dict()
@@ -187,6 +246,72 @@ def test_a_state_shares_nothing_and_keeps_callable_objects() -> None:
     assert target.get_last_lr() == [0.5, 6.0]
     state["base_lrs"][0] = 100.0
     assert (schedule.base_lrs, target.base_lrs) == ([1.0, 2.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    "function", [abs, math.exp, functools.partial(pow, 0.5), operator.methodcaller("bit_length")]
+)
+def test_functions_of_every_kind_have_a_state(function: Any) -> None:
+    schedule = schedules.LambdaLR(sgd(), function)
+    state = schedule.state_dict()
+    assert not state["lr_lambdas"][0]
+    schedule.load_state_dict(state)
+    assert schedule.state_dict() == state
+
+
+class Factor:
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(self, step: int) -> float:
+        return self.value
+
+
+ON_TWO = {
+    "StepLR": lambda o: schedules.StepLR(o, 2),
+    "LambdaLR": lambda o: schedules.LambdaLR(o, Factor(0.5)),
+    "CosineAnnealingLR": lambda o: schedules.CosineAnnealingLR(o, 9),
+    "OneCycleLR": lambda o: schedules.OneCycleLR(o, 1.0, 9, cycle_momentum=False),
+    "ReduceLROnPlateau": lambda o: schedules.ReduceLROnPlateau(o),
+    "ExponentialLR": lambda o: schedules.SequentialLR(o, [schedules.ExponentialLR(o, 0.5)], []),
+}
+
+
+@pytest.mark.parametrize(("name", "make"), ON_TWO.items(), ids=ON_TWO)
+@pytest.mark.parametrize("counts", [(2, 1), (1, 2)])
+def test_a_state_of_other_groups_is_refused_and_changes_nothing(
+    name: str, make: Any, counts: tuple[int, int]
+) -> None:
+    source, target = (make(sgd(*[0.1] * count)) for count in counts)
+    before = target.state_dict()
+    with pytest.raises(ValueError, match=f"the state is of {counts[0]} groups, expected"):
+        target.load_state_dict(source.state_dict())
+    assert target.state_dict() == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "message"),
+    [
+        (lambda s: None, TypeError, "LambdaLR: expected a state_dict, got None"),
+        (lambda s: {**s, "base_lrs": None}, ValueError, "the state is of None groups, expected 1"),
+        (lambda s: {**s, "lr_lambdas": []}, ValueError, "state is of 0 functions, expected 1"),
+        (lambda s: {**s, "lr_lambdas": [3]}, ValueError, "has 3 for function 0"),
+        (lambda s: {**s, "mode": "min"}, ValueError, r"lacks \[\] and has \['mode'\] besides"),
+    ],
+)
+def test_a_state_that_is_none_is_refused(spoil: Any, kind: type[Exception], message: str) -> None:
+    schedule = schedules.LambdaLR(sgd(), Factor(0.5))
+    before = schedule.state_dict()
+    with pytest.raises(kind, match=message):
+        schedule.load_state_dict(spoil(before))
+    assert schedule.state_dict() == before
+
+
+def test_attributes_are_not_loaded_into_a_function() -> None:
+    state = schedules.LambdaLR(sgd(), Factor(0.5)).state_dict()
+    plain = schedules.LambdaLR(sgd(), lambda step: 1.0)
+    with pytest.raises(ValueError, match=r"LambdaLR: the state has {'value': 0.5} for function 0"):
+        plain.load_state_dict(state)
 
 
 def test_a_state_of_another_schedule_is_refused_and_changes_nothing() -> None:
@@ -325,13 +450,48 @@ def test_groups_added_later() -> None:
             ValueError,
             "scheduler 0 is of another optimizer",
         ),
-        (lambda o: schedules.SequentialLR(o, [3], []), TypeError, r"scheduler 0 is 3 \(int\)"),
+        (lambda o: schedules.SequentialLR(o, [3], []), TypeError, "scheduler 0 is 3, no schedule"),
+        (
+            lambda o: schedules.SequentialLR(o, 3, [3]),
+            TypeError,
+            "schedulers must be a list, got 3",
+        ),
+        (
+            lambda o: schedules.SequentialLR(o, [schedules.StepLR(o, 1)], 3),
+            TypeError,
+            "SequentialLR: milestones must be a list, got 3",
+        ),
+        (lambda o: schedules.MultiStepLR(o, 3), TypeError, "milestones must be a list, got 3"),
+        (lambda o: schedules.MultiStepLR(o, "3"), TypeError, "milestones must be a list, got '3'"),
+        (
+            lambda o: schedules.ReduceLROnPlateau(o, min_lr="a"),
+            TypeError,
+            "min_lr must be a number",
+        ),
+        (
+            lambda o: schedules.ReduceLROnPlateau(o, min_lr=[None]),
+            TypeError,
+            "min_lr must be a num",
+        ),
+        (lambda o: schedules.StepLR(o, True), TypeError, "step_size must be an integer, got True"),
+        (lambda o: schedules.ExponentialLR(o, True), TypeError, "gamma must be a number, got True"),
     ],
 )
 def test_what_makes_no_schedule_is_refused(make: Any, kind: type[Exception], message: str) -> None:
     optimizer = sgd()
     with pytest.raises(kind, match=message):
         make(optimizer)
+
+
+@pytest.mark.parametrize("metric", [None, "low", [1.0], tg.ones(2)])
+def test_a_metric_that_is_no_number_is_refused(metric: Any) -> None:
+    optimizer = sgd()
+    schedule = schedules.ReduceLROnPlateau(optimizer)
+    optimizer.step()
+    before = schedule.state_dict()
+    with pytest.raises(TypeError, match="ReduceLROnPlateau: metrics must be a number, got"):
+        schedule.step(metric)
+    assert schedule.state_dict() == before
 
 
 @pytest.mark.parametrize(

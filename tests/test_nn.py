@@ -345,7 +345,7 @@ def test_names_with_a_prefix_alone_or_every_one() -> None:
     every = [n for n, _ in first.named_parameters(remove_duplicate=False)]
     assert every == ["first.weight", "first.bias", "second.weight"]
     tied = nn.Sequential(first, first)
-    assert [n for n, _ in tied.named_modules("net")] == [
+    assert [n for n, _ in tied.named_modules(prefix="net")] == [
         "net",
         "net.0",
         "net.0.first",
@@ -356,6 +356,14 @@ def test_names_with_a_prefix_alone_or_every_one() -> None:
         "1.first",
         "1.second",
     ]
+    seen = {first.first}
+    names = [n for n, _ in tied.named_modules(seen, "net")]
+    assert names == ["net", "net.0", "net.0.second"]
+    assert seen == set(tied.modules())
+    assert [n for n, _ in tied.named_modules({first}, "net", False)] == ["net"]
+    assert list(tied.named_modules({tied})) == []
+    with pytest.raises(TypeError, match="named_modules: expected a set of modules as memo, got st"):
+        next(tied.named_modules("net"))  # type: ignore[arg-type]
     assert list(tied.children()) == [first]
     assert len(tied) == 2
     assert list(first.state_dict(prefix="block.")) == [
@@ -444,17 +452,30 @@ def test_the_state_of_a_module_that_knows_the_one_above_ends() -> None:
     assert list(model.state_dict()) == ["0.weight", "0.bias"]
 
 
-@pytest.mark.parametrize(
-    ("value", "got"),
-    [([[1.0]], "list"), (1.0, "float"), (np.array([["a"]]), "<U1"), (None, "NoneType")],
-)
+class Elsewhere:
+    """An array that is not on the host."""
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+        raise RuntimeError("a sentence of another library")
+
+
+UNREADABLE = [
+    ([[1.0]], "of type list"),
+    (1.0, "of type float"),
+    (None, "of type NoneType"),
+    (np.array([["a"]]), "an array of <U1"),
+    (np.ones((1, 1), complex), "an array of complex128"),
+    (Elsewhere(), "of type Elsewhere, which NumPy cannot read"),
+]
+
+
+@pytest.mark.parametrize(("value", "got"), UNREADABLE)
 def test_a_state_of_other_things_than_arrays_names_the_key(value: object, got: str) -> None:
     layer = nn.Linear(1, 1)
     before = layer.bias.tolist(), layer.weight.tolist()
     state = {"bias": np.ones(1, np.float32), "weight": value}
-    with pytest.raises(
-        TypeError, match=f"tensors or NumPy arrays of numbers, got .*{got} for 'weight'"
-    ):
+    message = f"'weight' is {got}, expected an array of numbers on the host"
+    with pytest.raises(ValueError, match=f": the state does not fit Linear: {message}$"):
         layer.load_state_dict(state)
     assert (layer.bias.tolist(), layer.weight.tolist()) == before
 
@@ -467,6 +488,7 @@ def test_every_misfit_is_in_one_message_and_nothing_is_copied(strict: bool) -> N
     state["0.weight"] = np.zeros((3, 3))
     state["1.num_batches_tracked"] = np.float32(1.5)
     state["1.weight"] = np.ones(4)
+    state["1.running_var"] = [1.0]
     state["2.weight"] = np.zeros(1)
     with pytest.raises(ValueError, match="load_state_dict: the state does not fit Sequential") as e:
         model.load_state_dict(state, strict)
@@ -474,6 +496,7 @@ def test_every_misfit_is_in_one_message_and_nothing_is_copied(strict: bool) -> N
         *(["missing '0.bias'", "unexpected '2.weight'"] if strict else []),
         "'0.weight' has shape (3, 3), expected (3, 2)",
         "'1.weight' has shape (4,), expected (3,)",
+        "'1.running_var' is of type list, expected an array of numbers on the host",
         "'1.num_batches_tracked' is of float32, which int64 does not hold",
     ]
     assert str(e.value).endswith(f": {'; '.join(problems)}")
@@ -508,11 +531,11 @@ def test_memory_that_cannot_be_written_is_seen_before_any_is() -> None:
     assert model[0].weight.tolist() == before
 
 
-@pytest.mark.parametrize("through", ["tensors", "safetensors"])
+@pytest.mark.parametrize("through", ["tensors", "parameters", "safetensors"])
 def test_a_state_of_pytorch_loads(through: str) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     theirs = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)).double()
-    state = theirs.state_dict()
+    state = theirs.state_dict(keep_vars=through == "parameters")
     if through == "safetensors":
         files = pytest.importorskip("safetensors.torch", reason="PyTorch is not installed")
         state = safetensors.numpy.load(files.save(state))
@@ -520,6 +543,13 @@ def test_a_state_of_pytorch_loads(through: str) -> None:
     assert ours.load_state_dict(state) == ([], [])
     for name, value in theirs.state_dict().items():
         np.testing.assert_array_equal(ours.state_dict()[name].numpy(), value.numpy())
+
+
+def test_what_numpy_cannot_read_of_pytorch_is_said_in_our_words() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    state = torch.nn.Linear(1, 1, dtype=torch.bfloat16).state_dict()
+    with pytest.raises(ValueError, match="'bias' is of type Tensor, which NumPy cannot read"):
+        nn.Linear(1, 1).load_state_dict(state)
 
 
 # ---- copies
@@ -551,6 +581,26 @@ def test_a_copy_of_a_model_is_a_model_of_its_own(copied, backend: str) -> None:
         assert {name: value.tolist() for name, value in model.state_dict().items()} == before
         assert twin[0].weight.tolist() != before["0.weight"]
         assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_shallow_copy_has_the_same_layers_and_registers_of_its_own() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.register_forward_hook(lambda module, args, output: output * 2)
+    twin = copy.copy(model)
+    x = tg.ones(1, 2)
+    assert twin[0] is model[0]
+    assert_close(twin(x), model(x), rtol=0, atol=0)
+    twin.append(nn.ReLU())
+    twin.register_buffer("mean", tg.ones(1))
+    twin.register_forward_hook(lambda module, args, output: None.missing)
+    assert list(model.state_dict()) == ["0.weight", "0.bias"]
+    assert_close(model(x), model[0](x) * 2, rtol=0, atol=0)
+    layer = copy.copy(model[0])
+    layer.weight = nn.Parameter(tg.zeros(2, 2))
+    layer.extra = nn.Parameter(tg.zeros(1))
+    del layer.bias
+    assert [name for name, _ in model[0].named_parameters()] == ["weight", "bias"]
+    assert model[0].weight is not layer.weight
 
 
 def test_a_parameter_by_itself() -> None:

@@ -181,6 +181,24 @@ def test_the_name_is_as_seen_from_the_outermost_module() -> None:
         assert caught.value.__notes__ == [expected]
 
 
+def test_an_error_handled_outside_keeps_its_layer() -> None:
+    class Fallback(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wrong = nn.Linear(2, 2)
+
+        def forward(self, x: Any) -> Any:
+            try:
+                return self.wrong(x)
+            except ValueError as error:
+                nn.ReLU()(x)
+                raise error
+
+    with pytest.raises(ValueError, match="Linear") as caught:
+        nn.Sequential(Fallback())(tg.ones(3))
+    assert [note[:12] for note in caught.value.__notes__] == ["in 0.wrong: "]
+
+
 def test_what_holds_modules_is_named_without_them() -> None:
     model = nn.Sequential(nn.ModuleList([nn.ReLU()]))
     with pytest.raises(

@@ -22,12 +22,16 @@ Difference = Callable[[str, str, float], None]
 OPTIMIZERS: list[tuple[str, Options, Options]] = [
     ("SGD", {"lr": 0.05}, {"weight_decay": 0.1}),
     ("SGD", {"lr": 0.05, "maximize": True}, {"lr": 0.01}),
-    ("SGD", {"lr": 0.05, "momentum": 0.9}, {"nesterov": True}),
+    ("SGD", {"lr": 0.05, "momentum": 0.9}, {"nesterov": True, "weight_decay": 0.1}),
     ("SGD", {"lr": 0.05, "momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1}, {"momentum": 0}),
     ("SGD", {"lr": 0.01, "momentum": 0.5, "nesterov": True, "maximize": True}, {"lr": 0.02}),
     ("Adam", {"lr": 0.05}, {"betas": (0.5, 0.9)}),
     ("Adam", {"lr": 0.05, "amsgrad": True, "weight_decay": 0.1}, {"amsgrad": False}),
-    ("Adam", {"lr": 0.02, "maximize": True, "eps": 1e-3}, {"weight_decay": 0.2}),
+    (
+        "Adam",
+        {"lr": 0.02, "maximize": True, "eps": 1e-3},
+        {"weight_decay": 0.2, "betas": (0.5, 0.9)},
+    ),
     ("Adam", {"lr": 0.02, "decoupled_weight_decay": True, "weight_decay": 0.1}, {"lr": 0.1}),
     ("AdamW", {"lr": 0.05}, {"weight_decay": 0.3}),
     ("AdamW", {"lr": 0.05, "amsgrad": True, "maximize": True}, {"betas": (0.8, 0.99)}),
@@ -378,6 +382,19 @@ def test_schedules_are_pytorchs_to_the_last_bit(
     assert found == expected
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 7])
+def test_one_cycle_of_few_steps_is_pytorchs(steps: int) -> None:
+    rows = []
+    for library in (tg, torch):
+        optimizer = optimizer_of(library, "Adam")
+        cycle = library.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=steps)
+        rows.append(course(optimizer, [cycle], range(steps)))
+        rows[-1].append(cycle.get_last_lr())
+        with pytest.raises(ValueError, match="step"):
+            cycle.step()
+    assert rows[0] == rows[1]
+
+
 @pytest.mark.parametrize(
     ("name", "make"), ROWS, ids=[f"{name}{i}" for i, (name, _) in enumerate(ROWS)]
 )
@@ -398,6 +415,24 @@ def test_a_schedule_goes_on_from_its_state(name: str, make: Any) -> None:
         assert rest == whole
         rows[-1] += rest
     assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(("source", "target"), [(torch, tg), (tg, torch)], ids=["here", "there"])
+@pytest.mark.parametrize(
+    ("name", "make"), ROWS, ids=[f"{name}{i}" for i, (name, _) in enumerate(ROWS)]
+)
+def test_a_schedule_goes_on_in_the_other_library(
+    name: str, make: Any, source: Any, target: Any
+) -> None:
+    first = optimizer_of(source, "SGD")
+    schedule = make(source.optim.lr_scheduler, first)
+    course(first, [schedule], range(70))
+    second = optimizer_of(target, "SGD")
+    resumed = make(target.optim.lr_scheduler, second)
+    second.load_state_dict(as_torch(as_numpy(copy.deepcopy(first.state_dict()))))
+    resumed.load_state_dict(schedule.state_dict())
+    expected = course(first, [schedule], range(70, 200))
+    assert course(second, [resumed], range(70, 200)) == expected
 
 
 @pytest.mark.parametrize(

@@ -448,23 +448,6 @@ def both(array: np.ndarray, torch: Any, requires_grad: bool = False) -> tuple[tg
     return ours, torch.tensor(array, requires_grad=requires_grad)
 
 
-def compare_layers(ours: nn.Module, theirs: Any, shape: tuple[int, ...], torch: Any) -> None:
-    """From the same state: output, all gradients, and the state afterwards."""
-    theirs = theirs.double()
-    ours = ours.to(dtype="float64")
-    ours.load_state_dict({name: value.numpy() for name, value in theirs.state_dict().items()})
-    random = np.random.default_rng(0)
-    x, x_theirs = both(random.standard_normal(shape), torch, requires_grad=True)
-    y, y_theirs = ours(x), theirs(x_theirs)
-    close(y, y_theirs)
-    weights, weights_theirs = both(random.standard_normal(y.shape), torch)
-    (y * weights).sum().backward()
-    (y_theirs * weights_theirs).sum().backward()
-    close(x.grad, x_theirs.grad)
-    compare_gradients(ours, theirs)
-    compare_states(ours, theirs)
-
-
 def compare_gradients(ours: nn.Module, theirs: Any) -> None:
     found, expected = dict(ours.named_parameters()), dict(theirs.named_parameters())
     assert list(found) == list(expected)
@@ -477,41 +460,6 @@ def compare_states(ours: nn.Module, theirs: Any) -> None:
     assert list(found) == list(expected)
     for name in found:
         close(found[name], expected[name])
-
-
-LAYERS: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
-    ("Linear", (5, 3), {}, (4, 5)),
-    ("Linear", (5, 3), {"bias": False}, (2, 4, 5)),
-    ("Conv2d", (2, 3, 3), {}, (2, 2, 7, 6)),
-    ("Conv2d", (4, 6, (3, 2)), {"stride": (2, 1), "padding": 1, "groups": 2}, (2, 4, 7, 6)),
-    ("Conv2d", (2, 3, 3), {"dilation": 2, "bias": False, "padding": (2, 1)}, (1, 2, 9, 8)),
-    ("Conv2d", (1, 10, 5), {}, (3, 1, 28, 28)),
-    ("BatchNorm1d", (5,), {}, (7, 5)),
-    ("BatchNorm1d", (5,), {"momentum": 0.3, "eps": 1e-3}, (4, 5, 6)),
-    ("BatchNorm2d", (3,), {}, (4, 3, 5, 6)),
-    ("MaxPool2d", (2,), {}, (2, 3, 6, 8)),
-    ("MaxPool2d", (3,), {"stride": 2, "padding": 1}, (2, 3, 7, 9)),
-    ("MaxPool2d", ((2, 3),), {"stride": (1, 2)}, (1, 2, 6, 7)),
-    ("Sigmoid", (), {}, (3, 4)),
-    ("Tanh", (), {}, (3, 4)),
-    ("ReLU", (), {}, (3, 4)),
-]
-
-
-@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize(
-    ("name", "arguments", "options", "shape"), LAYERS, ids=[f"{r[0]}{i}" for i, r in
-    enumerate(LAYERS)],
-)  # fmt: skip
-def test_layers_are_pytorchs(
-    torch: Any, on_backend: str, name: str, arguments: Any, options: Any, shape: Any, mode: bool
-) -> None:
-    ours = getattr(nn, name)(*arguments, **options)
-    theirs = getattr(torch.nn, name)(*arguments, **options)
-    for key, buffer in theirs.named_buffers():
-        if key.startswith("running"):  # as after some training
-            buffer += torch.rand(buffer.shape)
-    compare_layers(ours.train(mode), theirs.train(mode), shape, torch)
 
 
 def test_batch_norm_follows_the_batches_as_pytorchs_does(torch: Any, on_backend: str) -> None:
@@ -603,108 +551,3 @@ def train_side_by_side(ours: nn.Module, theirs: Any, torch: Any) -> None:
         compare_gradients(ours, theirs)
         optimizer.step()
         optimizer_theirs.step()
-
-
-OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
-    ("Adam", {"lr": 0.01}),
-    ("Adam", {"lr": 0.1, "betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.1}),
-    ("SGD", {"lr": 0.01}),
-    ("SGD", {"lr": 0.01, "weight_decay": 0.1}),
-    ("SGD", {"lr": 0.01, "momentum": 0.9}),
-    ("SGD", {"lr": 0.01, "momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1}),
-    ("SGD", {"lr": 0.01, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
-]
-
-
-def trajectory(
-    make: Callable[[list[dict[str, Any]]], Any], parameters: list[Any], constant: Any
-) -> list[list[np.ndarray]]:
-    """100 steps on a bowl: two groups, and one parameter that is often without a gradient."""
-    a, b, c = parameters
-    optimizer = make([{"params": [a, b]}, {"params": [c], "lr": 0.05}])
-    path = []
-    for step in range(100):
-        optimizer.zero_grad()
-        loss = ((a - 1) * (a - 1)).sum() + (a.sum() * c * c).sum()
-        if step % 3 == 1:
-            loss = loss + (b * b * constant).sum()
-        loss.backward()
-        optimizer.step()
-        path.append([p.detach().numpy().copy() for p in parameters])
-    return path
-
-
-@pytest.mark.parametrize(
-    ("name", "options"), OPTIMIZERS, ids=[f"{n}{i}" for i, (n, _) in enumerate(OPTIMIZERS)]
-)
-def test_optimizers_take_pytorchs_path(
-    torch: Any, on_backend: str, name: str, options: dict[str, Any]
-) -> None:
-    random = np.random.default_rng(0)
-    arrays = [random.standard_normal(shape) for shape in ((3, 4), (5,), (2, 1, 2))]
-    scale, scale_theirs = both(random.uniform(0.5, 2, 5), torch)
-    ours, theirs = zip(*(both(array, torch, requires_grad=True) for array in arrays), strict=True)
-    found = trajectory(lambda g: getattr(optim, name)(g, **options), list(ours), scale)
-    expected = trajectory(
-        lambda g: getattr(torch.optim, name)(g, **options), list(theirs), scale_theirs
-    )
-    for step, (one, other) in enumerate(zip(found, expected, strict=True)):
-        for x, y in zip(one, other, strict=True):
-            np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-10, err_msg=f"step {step}")
-    assert any(np.abs(x - y).max() > 0.1 for x, y in zip(found[0], found[-1], strict=True))
-
-
-def test_a_parameter_counts_the_steps_that_it_took_part_in(torch: Any) -> None:
-    counts = []
-    for library, make in ((tg, optim.Adam), (torch, torch.optim.Adam)):
-        a, b, c = (library.tensor(np.ones(shape), requires_grad=True) for shape in (2, 5, 3))
-        kept: list[Any] = []
-
-        def remember(groups: list[dict[str, Any]], make: Any = make, kept: Any = kept) -> Any:
-            kept.append(make(groups, lr=0.01))
-            return kept[0]
-
-        trajectory(remember, [a, b, c], library.tensor(np.ones(5)))
-        counts.append([int(kept[0].state[p]["step"]) for p in (a, b, c)])
-    assert counts[0] == counts[1] == [100, 33, 100]
-
-
-@pytest.mark.parametrize("name", ["Adam", "SGD"])
-@pytest.mark.parametrize("start", [0.25, 0.3])
-def test_one_cycle_is_pytorchs_to_the_last_bit(torch: Any, name: str, start: float) -> None:
-    options = {"lr": 0.1} if name == "Adam" else {"lr": 0.1, "momentum": 0.9}
-    moment: Callable[[Any], float] = (
-        (lambda group: group["betas"][0]) if name == "Adam" else (lambda group: group["momentum"])
-    )
-    rows = []
-    for library, module in ((tg, optim), (torch, torch.optim)):
-        p = library.tensor(np.ones(3), requires_grad=True)
-        optimizer = getattr(module, name)([p], **options)
-        cycle = module.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=100, pct_start=start)
-        rows.append([])
-        for _ in range(100):
-            (p * p).sum().backward()
-            optimizer.step()
-            group = optimizer.param_groups[0]
-            rows[-1].append((group["lr"], moment(group), *cycle.get_last_lr(), cycle.last_epoch))
-            cycle.step()
-            optimizer.zero_grad()
-    assert rows[0] == rows[1]
-    lrs, moments = zip(*((row[0], row[1]) for row in rows[0]), strict=True)
-    assert (max(lrs), max(moments), min(moments)) == pytest.approx((0.05, 0.95, 0.85), rel=1e-3)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3, 5, 7])
-def test_one_cycle_of_few_steps_is_pytorchs(torch: Any, steps: int) -> None:
-    rows = []
-    for library, module in ((tg, optim), (torch, torch.optim)):
-        optimizer = module.Adam([library.tensor(np.ones(3), requires_grad=True)])
-        cycle = module.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=steps)
-        rows.append([cycle.get_last_lr()])
-        for _ in range(steps):
-            optimizer.step()
-            cycle.step()
-            rows[-1].append(cycle.get_last_lr())
-        with pytest.raises(ValueError, match="step"):
-            cycle.step()
-    assert rows[0] == rows[1]

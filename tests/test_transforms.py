@@ -176,6 +176,21 @@ def test_no_movement_gives_the_image_back(dtype: Any, backend: Backend) -> None:
     assert np.array_equal(RandomAffine(0).batch(x).numpy(), x.numpy())
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64])
+def test_integers_move_as_floats_do_and_are_rounded(dtype: Any) -> None:
+    turn = RandomAffine((30, 30), None, (1.2, 1.2), fill=-5)
+    x = np.random.default_rng(0).integers(-128, 128, (2, 1, 9, 9))
+    if np.dtype(dtype).itemsize > 2:
+        x = x * 2**20 + 1  # more digits than float32 has
+    expected = np.rint(turn.batch(tg.tensor(x.astype(np.float64))).numpy())
+    found = turn.batch(tg.tensor(x.astype(dtype)))
+    assert found.dtype == dtype
+    assert np.array_equal(RandomAffine(0).batch(tg.tensor(x.astype(dtype))).numpy(), x)
+    differs = found.numpy() != expected
+    assert differs.mean() < 0.02
+    assert np.abs(found.numpy() - expected).max() <= 1  # a half, rounded the other way
+
+
 def test_shifts_are_whole_pixels_within_their_shares() -> None:
     x = np.zeros((400, 1, 21, 41), np.float32)
     x[:, 0, 10, 20] = 1
@@ -238,6 +253,46 @@ def test_a_chain_applies_each_in_order() -> None:
     np.testing.assert_allclose(found.numpy()[0], pixels(4, 4)[::-1] / 255 * 2, rtol=1e-6)
 
 
+def test_a_chain_may_be_changed() -> None:
+    normalize = Normalize(0.0, 1.0)
+    chain = Compose([ToTensor(), normalize])
+    x = pixels(2, 1, 4, 4)
+
+    def check(expected: np.ndarray) -> None:
+        np.testing.assert_allclose(chain.batch(tg.tensor(x)).numpy(), expected, atol=1e-6)
+        rows = transformed_rows(chain, tg.tensor(x), np.array([1])).numpy()
+        np.testing.assert_allclose(rows, expected[1:], atol=1e-6)
+        np.testing.assert_allclose(chain(x[0, 0]).numpy(), expected[0], atol=1e-6)
+
+    check(x / 255)
+    normalize.mean = [0.5]
+    check(x / 255 - 0.5)
+    chain.transforms.insert(0, RandomAffine((180, 180)))
+    check(x[:, :, ::-1, ::-1] / 255 - 0.5)
+    chain.transforms = [ToTensor()]
+    check(x / 255)
+    chain.transforms.append(lambda image: image * 2)
+    assert np.allclose(chain(x[0, 0]).numpy(), x[0] / 255 * 2)
+    with pytest.raises(TypeError, match="takes single images only"):
+        chain.batch(tg.tensor(x))
+
+
+class Inverted(ToTensor):
+    def __call__(self, image: Any) -> Any:
+        return 1 - super().__call__(image)
+
+
+@pytest.mark.parametrize("number", [10, np.float32(10), np.array(10), np.int64(10), tg.tensor(10)])
+def test_numbers_may_be_numpys_and_tensors(number: Any) -> None:
+    assert RandomAffine(number).degrees == (-10, 10)
+    assert RandomAffine((0, number)).degrees == (0, 10)
+    assert RandomAffine(np.array([1, 2]), scale=tg.tensor([0.5, 2])).scale == (0.5, 2)
+    assert RandomAffine(0, fill=number).fill == 10
+    assert RandomAffine(0, fill=None).fill == 0
+    for means in (number, [number], np.array([10.0]), (10,)):
+        assert Normalize(means, means).mean == [10.0]
+
+
 def double(x: Any) -> Any:
     return x * 2
 
@@ -285,7 +340,32 @@ def test_transforms_show_their_settings(transform: Any, shown: str) -> None:
         (lambda: RandomAffine(-1), ValueError, "degrees must be at least 0, or a pair, got -1"),
         (lambda: RandomAffine((3, 1)), ValueError, "degrees must go from a lower to a higher"),
         (lambda: RandomAffine((1, 2, 3)), ValueError, "degrees must be two finite numbers"),
-        (lambda: RandomAffine("9"), ValueError, "degrees must be two finite numbers, got '9'"),
+        (lambda: RandomAffine("9"), TypeError, "degrees must be finite numbers, got '9'"),
+        (lambda: RandomAffine(None), TypeError, "degrees must be finite numbers, got None"),
+        (lambda: RandomAffine(True), TypeError, "degrees must be finite numbers"),
+        (lambda: RandomAffine((1, float("inf"))), ValueError, "degrees must be finite numbers"),
+        (lambda: RandomAffine(0, fill="a"), TypeError, "RandomAffine: fill must be a number, got"),
+        (lambda: RandomAffine(0, fill=True), TypeError, "fill must be a number, got True"),
+        (
+            lambda: RandomAffine(0)(tg.zeros(1, 2, 2, dtype=bool)),
+            TypeError,
+            r"RandomAffine: expected numbers as pixels, got bool; cast them with \.to\(dtype\)",
+        ),
+        (
+            lambda: RandomAffine(0, fill=200)(tg.zeros(1, 2, 2, dtype=np.int8)),
+            ValueError,
+            "200 is no int8 pixel",
+        ),
+        (lambda: Normalize(None, 1), TypeError, "Normalize: mean must be finite numbers, got None"),
+        (lambda: Normalize(True, True), TypeError, "mean must be finite numbers, got True"),
+        (lambda: Normalize(0, [True]), TypeError, r"std must be finite numbers, got \[True\]"),
+        (lambda: Compose(ToTensor()), TypeError, "expected a list of transforms, got ToTensor"),
+        (lambda: Compose(None), TypeError, "Compose: expected a list of transforms, got NoneType"),
+        (
+            lambda: Inverted().batch(tg.zeros(1, 1, 2, 2)),
+            TypeError,
+            r"Inverted: Inverted\(\) takes single images only",
+        ),
         (lambda: RandomAffine(0, (0, 2)), ValueError, r"translate must be from 0 to 1, got \(0, 2"),
         (lambda: RandomAffine(0, 0.1), ValueError, "translate must be two finite numbers, got 0.1"),
         (lambda: RandomAffine(0, None, (0, 1)), ValueError, "scale must be above 0"),

@@ -206,7 +206,7 @@ def backends(arguments: argparse.Namespace) -> int:
     try:
         chosen = current().name
     except BackendError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_reason(error)}", file=sys.stderr)
     for status in found:
         mark = "*" if status.name == chosen else " "
         print(f"{mark} {status.name:<{width}}  {status.problem or 'usable'}")
@@ -218,10 +218,11 @@ def backends(arguments: argparse.Namespace) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, a file's trouble as Unix tools say it."""
+    """What went wrong, a file's trouble as Unix tools say it, and where."""
+    text = str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+        text = f"{error.filename}: {error.strerror}"
+    return "; ".join([text, *getattr(error, "__notes__", ())])
 
 
 def _escape_unprintable() -> None:

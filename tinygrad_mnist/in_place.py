@@ -7,7 +7,7 @@ tensor shares with all views of its memory, so that backward refuses what has ch
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -239,6 +239,12 @@ class InPlace(Algebra):
 def _repeats(array: Any) -> bool:
     """Whether elements of it share memory because they were expanded."""
     return any(s == 0 and n > 1 for s, n in zip(array.strides, array.shape, strict=True))
+
+
+def forget_gradients(tensors: Iterable[Value], set_to_none: bool) -> None:
+    """Each tensor's gradient becomes None, or else zeros in place."""
+    for x in tensors:
+        x.grad = None if set_to_none or x.grad is None else x.grad.detach().zero_()
 
 
 # ---- from the seeded stream

@@ -65,7 +65,8 @@ def dropout(images: bool) -> Draw:
         p = dice.pick(0.0, 0.0, 1.0, 1.0, 0.5, 0.3, OMIT, -0.1, 1.5)
         training = dice.maybe(dice.pick(True, False, False))
         shape = tuple(dice.size() for _ in range(dice.pick(3, 4, 4))) if images else dice.shape()
-        call = dice.call(floats(dice, shape), p=p, training=training)
+        inplace = dice.maybe(False)
+        call = dice.call(floats(dice, shape), p=p, training=training, inplace=inplace)
         return replace(call, values=p in (0.0, 1.0) or training is False, gradients=p in (0.0, 1.0))
 
     return draw
@@ -188,15 +189,18 @@ OPS: list[Op] = [
     Op("log_softmax", ("F.log_softmax", "Tensor.log_softmax", "torch.log_softmax"), softmax(True)),
     at("F.softmin", softmax(True)),
     at("F.logsigmoid", activation()),
-    at("F.leaky_relu", activation(negative_slope=(0.01, 0.2, 0.0, -0.5, 2))),
-    at("F.elu", activation(alpha=(1.0, 0.5, 2, -1.0))),
+    at("F.leaky_relu", activation(negative_slope=(0.01, 0.2, 0.0, -0.5, 2), inplace=(False,))),
+    at("F.elu", activation(alpha=(1.0, 0.5, 2, -1.0), inplace=(False,))),
     at("F.gelu", gelu),
-    at("F.silu", activation()),
-    at("F.mish", activation()),
+    at("F.silu", activation(inplace=(False,))),
+    at("F.mish", activation(inplace=(False,))),
     at("F.softplus", activation(beta=(1, 2.0, 0.5, -1), threshold=(20, 1, 0.5))),
-    at("F.hardtanh", activation(min_val=(-1.0, -2, 0), max_val=(1.0, 0.5, 2, -3))),
-    at("F.relu6", activation()),
-    at("F.relu", activation()),
+    at(
+        "F.hardtanh",
+        activation(min_val=(-1.0, -2, 0), max_val=(1.0, 0.5, 2, -3), inplace=(False,)),
+    ),
+    at("F.relu6", activation(inplace=(False,))),
+    at("F.relu", activation(inplace=(False,))),
     at("F.sigmoid", activation()),
     at("F.tanh", activation()),
     at("F.dropout", dropout(False)),

@@ -30,6 +30,10 @@ class Hooks:
     before: dict[Hook, None] = field(default_factory=dict)
     after: dict[Hook, None] = field(default_factory=dict)
 
+    def copy(self) -> Hooks:
+        """The same hooks; those registered later are not shared."""
+        return Hooks(dict(self.before), dict(self.after))
+
 
 def register(
     module: Module, when: Literal["before", "after"], hook: Hook, prepend: bool

@@ -14,12 +14,12 @@ from tinygrad_mnist.nn.module import Module
 class _Positions(Module):
     """Modules by their positions, as in a list. Their names are the positions, if not given.
 
-    IndexError for a position that is not there, TypeError for what is no module.
+    A name that is set to None is a position still. IndexError for a position that is not there,
+    TypeError for what is no module.
     """
 
     def _contents(self) -> list[Module]:
-        own = vars(self)
-        return [own[name] for name, kind in self._places.items() if kind == "module"]
+        return [module for _, module in self._placed("module")]
 
     def __len__(self) -> int:
         return len(self._contents())
@@ -36,14 +36,14 @@ class _Positions(Module):
     def __getitem__(self, index: int | slice) -> Any:
         """A module, or a container of this class that shares those of a slice."""
         if isinstance(index, slice):
-            return self._sliced(self._held("module")[index])
+            return self._sliced(self._placed("module")[index])
         return self._at(index)[1]
 
     def _sliced(self, held: list[tuple[str, Module]]) -> Self:
         raise NotImplementedError
 
     def _at(self, index: int) -> tuple[str, Any]:
-        held = self._held("module")
+        held = self._placed("module")
         at = as_index(index)
         if not -len(held) <= at < len(held):
             raise IndexError(
@@ -101,7 +101,7 @@ class _Positions(Module):
         return self.extend(other)
 
     def _renumber(self, modules: list[Module]) -> None:
-        for name, _ in self._held("module"):
+        for name, _ in self._placed("module"):
             delattr(self, name)
         for i, module in enumerate(modules):
             self.add_module(str(i), module)
@@ -160,7 +160,9 @@ class ModuleList(_Positions):
             self.extend(modules)
 
     def _sliced(self, held: list[tuple[str, Module]]) -> Self:
-        return type(self)(module for _, module in held)
+        made = type(self)()
+        made._renumber([module for _, module in held])
+        return made
 
     def __add__(self, other: Iterable[Module]) -> ModuleList:
         """The modules of both."""
@@ -190,7 +192,7 @@ class ModuleDict(Module):
             self.update(modules)
 
     def _contents(self) -> dict[str, Module]:
-        return dict(self._held("module"))
+        return dict(self._placed("module"))
 
     def __len__(self) -> int:
         return len(self._contents())

@@ -85,9 +85,14 @@ def eye_(tensor: Tensor) -> Tensor:
 def uniform_(
     tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: random.Generator | None = None
 ) -> Tensor:
-    """Fill with uniform numbers in [a, b)."""
+    """Fill with uniform numbers in [a, b). ValueError where its dtype does not hold b − a."""
     _check("uniform_", tensor, a=a, b=b)
     _check_order("uniform_", a, b)
+    a, b, most = float(a), float(b), float(np.finfo(tensor.dtype).max)
+    if max(abs(a), abs(b), b - a) > most:
+        raise ValueError(
+            f"uniform_: a, b and b - a must lie within {tensor.dtype}, got {a} and {b}"
+        )
     return _filled(tensor, _source("uniform_", generator).uniform(a, b, tensor.shape))
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from tinygrad_mnist.autograd.backward import RemovableHandle
 from tinygrad_mnist.autograd.graph import no_grad, wrap
 from tinygrad_mnist.creation import zeros
+from tinygrad_mnist.in_place import forget_gradients
 from tinygrad_mnist.nn import state
 from tinygrad_mnist.nn.calls import Hook, Hooks, call_with_hooks, note_layer, register
 from tinygrad_mnist.tensor import Tensor
@@ -77,6 +78,15 @@ class Module:
         except Exception as error:
             note_layer(error, self)
             raise
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy's attributes; what registers them is its own, in ``copy.copy`` too."""
+        own = vars(self)
+        own.update(state)
+        if "_places" in own:
+            self._places = dict(self._places)
+        if self._hooks is not None:
+            self._hooks = self._hooks.copy()
 
     # ---- attributes
 
@@ -190,15 +200,15 @@ class Module:
 
     # ---- the tree
 
-    def _held(self, *kinds: Kind) -> list[tuple[str, Any]]:
-        """The attributes of these kinds that are not None, in the order of registration."""
+    def _placed(self, *kinds: Kind) -> list[tuple[str, Any]]:
+        """The attributes of these kinds, None included, in the order of registration."""
         own = vars(self)
         places = own.get("_places", {})
-        return [
-            (name, value)
-            for name, kind in places.items()
-            if kind in kinds and (value := own.get(name)) is not None
-        ]
+        return [(name, own.get(name)) for name, kind in places.items() if kind in kinds]
+
+    def _held(self, *kinds: Kind) -> list[tuple[str, Any]]:
+        """Those of ``_placed`` that are not None."""
+        return [(name, value) for name, value in self._placed(*kinds) if value is not None]
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules directly below, each once, with their names."""
@@ -210,42 +220,51 @@ class Module:
             yield child
 
     def named_modules(
-        self, prefix: str = "", remove_duplicate: bool = True
+        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Module]]:
         """This module and all below, with dotted names that begin with ``prefix``.
 
-        Each once, or without ``remove_duplicate`` by each of its names; none within itself.
+        Each once, or without ``remove_duplicate`` by each of its names; none within itself. Those
+        in ``memo`` are left out with what is below them; it takes up those that are given once.
+        TypeError for a memo that is no set.
         """
+        if not (memo is None or isinstance(memo, set)):
+            raise TypeError(
+                f"named_modules: expected a set of modules as memo, got {type(memo).__name__}; "
+                "give the prefix by its name"
+            )
+        seen = set(map(id, memo or ()))
         if not remove_duplicate:
-            yield from self._every_name(prefix, ())
+            yield from self._every_name(prefix, seen)
             return
-        seen: set[int] = set()
         stack: list[tuple[str, Module]] = [(prefix, self)]
         while stack:
             name, module = stack.pop()
             if id(module) not in seen:
                 seen.add(id(module))
+                if memo is not None:
+                    memo.add(module)
                 yield name, module
                 below = module._held("module")
                 stack.extend((_dotted(name, key), child) for key, child in reversed(below))
 
-    def _every_name(self, prefix: str, above: tuple[Module, ...]) -> Iterator[tuple[str, Module]]:
-        yield prefix, self
-        above = (*above, self)
-        for name, child in self._held("module"):
-            if child not in above:
-                yield from child._every_name(_dotted(prefix, name), above)
+    def _every_name(self, prefix: str, above: set[int]) -> Iterator[tuple[str, Module]]:
+        """Of what has several names by each; those whose id is in ``above`` are left out."""
+        if id(self) not in above:
+            yield prefix, self
+            for name, child in self._held("module"):
+                yield from child._every_name(_dotted(prefix, name), {*above, id(self)})
 
     def modules(self, remove_duplicate: bool = True) -> Iterator[Module]:
         """This module and all below; see ``named_modules``."""
-        for _, module in self.named_modules("", remove_duplicate):
+        for _, module in self.named_modules(remove_duplicate=remove_duplicate):
             yield module
 
     def _named_tensors(
         self, groups: Sequence[Kinds], prefix: str, recurse: bool, remove_duplicate: bool
     ) -> Iterator[tuple[str, Any]]:
         """The tensors of these kinds with dotted names: of each module one group after another."""
-        below = self.named_modules(prefix, remove_duplicate) if recurse else [(prefix, self)]
+        below = self.named_modules(None, prefix, remove_duplicate) if recurse else [(prefix, self)]
         every = (
             (_dotted(path, name), value)
             for path, module in below
@@ -342,8 +361,7 @@ class Module:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget every parameter's gradient, or set it to zeros."""
-        for p in self.parameters():
-            p.grad = None if set_to_none or p.grad is None else p.grad.detach().zero_()
+        forget_gradients(self.parameters(), set_to_none)
 
     # ---- elsewhere, or of another dtype
 
@@ -411,10 +429,10 @@ class Module:
         """Copy ``state_dict``, arrays by dotted name, into the parameters and buffers.
 
         The arrays are tensors, NumPy arrays or another library's on the host; floats are cast.
-        Returns ``missing_keys`` and ``unexpected_keys``. ValueError names every missing, unexpected
-        and mis-shaped key and every dtype that would not be held, and then nothing is copied;
-        ``strict=False`` lets keys be missing or unexpected. TypeError for values that are no arrays
-        of numbers.
+        Returns ``missing_keys`` and ``unexpected_keys``. One ValueError names every missing,
+        unexpected and mis-shaped key, every dtype that would not be held and every value that is no
+        array of numbers, and then nothing is copied; ``strict=False`` lets keys be missing or
+        unexpected. TypeError for what is no mapping.
         """
         return state.load(type(self).__name__, self.state_dict(), state_dict, strict)
 
@@ -425,13 +443,7 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        return self._displayed(
-            [
-                f"({name}): {vars(self).get(name)!r}"
-                for name, kind in vars(self).get("_places", {}).items()
-                if kind == "module"
-            ]
-        )
+        return self._displayed([f"({name}): {m!r}" for name, m in self._placed("module")])
 
     def _displayed(self, modules: list[str]) -> str:
         """The module with a line, or several, for each of its ``modules``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,15 +35,20 @@ def load(who: str, own: Mapping[str, Tensor], state: Any, strict: bool) -> _Inco
         raise TypeError(
             f"load_state_dict: expected a dict of arrays by name, got {type(state).__name__}"
         )
-    given = _arrays(state, (key for key in own if key in state))
     keys = _IncompatibleKeys(
         [key for key in own if key not in state], [key for key in state if key not in own]
     )
     problems = [
         *(_listed("missing", keys.missing_keys) if strict else ()),
         *(_listed("unexpected", keys.unexpected_keys) if strict else ()),
-        *(problem for key, x in given.items() for problem in _misfits(key, own[key], x)),
     ]
+    given: dict[str, Any] = {}
+    for key in own:
+        if key in state:
+            given[key], found = _array(state[key])
+            problems += [
+                f"{key!r} {problem}" for problem in found or _misfits(own[key], given[key])
+            ]
     if problems:
         raise ValueError(f"load_state_dict: the state does not fit {who}: {'; '.join(problems)}")
     with no_grad():
@@ -55,39 +60,31 @@ def load(who: str, own: Mapping[str, Tensor], state: Any, strict: bool) -> _Inco
     return keys
 
 
-def _arrays(state: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    """The values of ``keys`` as tensors or NumPy arrays; TypeError names all that are none."""
-    found, wrong = {}, []
-    for key in keys:
+def _array(value: Any) -> tuple[Any, list[str]]:
+    """``value`` itself if a tensor, else as a NumPy array, and why it is none of numbers."""
+    if isinstance(value, Tensor):
+        return value, []
+    what = f"is of type {type(value).__name__}"
+    if hasattr(value, "__array__"):
         try:
-            found[key] = _array(state[key])
-        except (TypeError, RuntimeError) as error:  # another library's, of a device for example
-            wrong.append(f"{error} for {key!r}")
-    if wrong:
-        raise TypeError(
-            f"load_state_dict: expected tensors or NumPy arrays of numbers, got {'; '.join(wrong)}"
-        )
-    return found
+            detached = value.detach() if hasattr(value, "detach") else value  # PyTorch's
+            value = np.asarray(detached)
+        except (TypeError, ValueError, RuntimeError):  # of a device, for example
+            what += ", which NumPy cannot read"
+        else:
+            if value.dtype.kind in "biuf":
+                return value, []
+            what = f"is an array of {value.dtype}"
+    return value, [f"{what}, expected an array of numbers on the host"]
 
 
-def _array(value: Any) -> Any:
-    """``value`` itself if a tensor, else as a NumPy array; TypeError says what it is instead."""
-    if not isinstance(value, Tensor):
-        if not hasattr(value, "__array__"):
-            raise TypeError(type(value).__name__)
-        value = np.asarray(value)
-    if value.dtype.kind not in "biuf":
-        raise TypeError(f"an array of {value.dtype}")
-    return value
-
-
-def _misfits(key: str, own: Tensor, given: Any) -> list[str]:
+def _misfits(own: Tensor, given: Any) -> list[str]:
     """Why ``given`` cannot be copied into ``own``."""
     found = []
     if tuple(given.shape) != tuple(own.shape):
-        found.append(f"{key!r} has shape {tuple(given.shape)}, expected {tuple(own.shape)}")
+        found.append(f"has shape {tuple(given.shape)}, expected {tuple(own.shape)}")
     if not np.can_cast(given.dtype, own.dtype, "same_kind"):
-        found.append(f"{key!r} is of {given.dtype}, which {own.dtype} does not hold")
+        found.append(f"is of {given.dtype}, which {own.dtype} does not hold")
     return found
 
 

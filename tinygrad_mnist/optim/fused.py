@@ -8,9 +8,12 @@ from functools import partial
 from numbers import Real
 from typing import Any, ClassVar
 
+import numpy as np
+
+from tinygrad_mnist.checks import shown
 from tinygrad_mnist.creation import full
 from tinygrad_mnist.dispatch import call, host
-from tinygrad_mnist.optim.optimizer import Group, Optimizer, evaluated, is_array
+from tinygrad_mnist.optim.optimizer import Group, Optimizer, evaluated, is_array, is_number
 from tinygrad_mnist.tensor import Tensor
 
 _FLAGS = {"amsgrad", "centered", "decoupled_weight_decay", "maximize", "nesterov"}
@@ -109,36 +112,40 @@ class FusedOptimizer(Optimizer):
 
     # ---- options
 
-    def _check(self, group: Group) -> None:
+    def _check_types(self, group: Group) -> None:
         for option in self.defaults:
             value = group[option]
             if option in _FLAGS:
-                if value not in (True, False):
+                if not isinstance(value, Real | np.bool_) or value not in (True, False):
                     raise TypeError(f"{self._name}: {option} must be a bool, got {shown(value)}")
             elif option == "betas":
                 self._check_betas(value)
-            else:
-                self._check_number(option, value)
-
-    def _check_number(self, option: str, value: Any) -> None:
-        if not isinstance(value, Real):
-            raise TypeError(f"{self._name}: {option} must be a number, got {shown(value)}")
-        number, expected = float(value), "a finite number of at least 0"
-        fits = math.isfinite(number) and number >= 0
-        if option in _UP_TO_1:
-            fits, expected = 0 <= number <= 1, "in 0 to 1"
-        elif option == "dampening":
-            fits, expected = math.isfinite(number), "a finite number"
-        if not fits:
-            raise ValueError(f"{self._name}: {option} must be {expected}, got {value}")
+            elif not is_number(value):
+                raise TypeError(f"{self._name}: {option} must be a number, got {shown(value)}")
 
     def _check_betas(self, betas: Any) -> None:
-        if not isinstance(betas, tuple | list) or not all(isinstance(b, Real) for b in betas):
-            raise TypeError(
-                f"{self._name}: betas must be two numbers in [0, 1), got {shown(betas)}"
-            )
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"{self._name}: betas must be two numbers in [0, 1), got {betas}")
+        expected = f"{self._name}: betas must be two numbers in [0, 1), got {shown(betas)}"
+        if not isinstance(betas, tuple | list) or not all(map(is_number, betas)):
+            raise TypeError(expected)
+        if len(betas) != 2:
+            raise ValueError(expected)
+
+    def _check_ranges(self, group: Group) -> None:
+        for option in self.defaults:
+            if option in _FLAGS:
+                continue
+            value = group[option]
+            if option == "betas":
+                fits, expected = all(0 <= beta < 1 for beta in value), "two numbers in [0, 1)"
+            elif option in _UP_TO_1:
+                fits, expected = 0 <= value <= 1, "in 0 to 1"
+            elif option == "dampening":
+                fits, expected = math.isfinite(value), "a finite number"
+            else:
+                fits = math.isfinite(value) and value >= 0
+                expected = "a finite number of at least 0"
+            if not fits:
+                raise ValueError(f"{self._name}: {option} must be {expected}, got {value}")
 
     # ---- a loaded state
 
@@ -183,11 +190,6 @@ class FusedOptimizer(Optimizer):
             raise ValueError(
                 f"{self._name}: {what} has shape {tuple(value.shape)}, expected {tuple(p.shape)}"
             )
-
-
-def shown(value: Any) -> str:
-    """``value`` and its type."""
-    return f"{value!r} ({type(value).__name__})"
 
 
 def _number(group: Group, option: str) -> float | bool:

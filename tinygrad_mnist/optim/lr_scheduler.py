@@ -13,11 +13,13 @@ import warnings
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Integral, Real
 from typing import Any, SupportsFloat
 
-from tinygrad_mnist.optim.fused import shown
-from tinygrad_mnist.optim.optimizer import Group, Optimizer
+from tinygrad_mnist.checks import checked_integer, shown
+from tinygrad_mnist.optim.optimizer import Group, Optimizer, is_number
+
+# What PyTorch keeps in its states besides.
+_PYTORCHS = {"_get_lr_called_within_step", "_is_initial", "mode_worse", "use_beta1", "verbose"}
 
 
 class LRScheduler:
@@ -41,11 +43,9 @@ class LRScheduler:
                     f"{_name(self)}: group {i} has no initial_lr to go on from at last_epoch "
                     f"{last_epoch}; load the optimizer's state first, or leave last_epoch out"
                 )
-        self.optimizer = optimizer
         self.base_lrs: list[float] = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = last_epoch
-        if optimizer._stepped is None:
-            optimizer._stepped = False
+        self._attach(optimizer)
         self._begin()
 
     def get_lr(self) -> list[float]:
@@ -62,13 +62,8 @@ class LRScheduler:
         UserWarning where it is called before the optimizer's first step: the first rate would go
         unused.
         """
-        if self._step_count == 1 and not self.optimizer._stepped:
-            warnings.warn(
-                f"{_name(self)}: step() before optimizer.step() skips the first learning rate; "
-                "call optimizer.step() first",
-                UserWarning,
-                stacklevel=2,
-            )
+        if self._step_count == 1:
+            self._warn_unless_stepped()
         self._go_to(self.last_epoch + 1, self.get_lr)
         self._step_count += 1
 
@@ -77,23 +72,47 @@ class LRScheduler:
         return copy.deepcopy({k: v for k, v in vars(self).items() if k != "optimizer"})
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from a ``state_dict``; the rates themselves are in the optimizer's state.
+        """Go on from a ``state_dict``, or PyTorch's; the rates are in the optimizer's state.
 
-        ValueError, and nothing is changed, where the state is of another schedule.
+        TypeError, ValueError, and nothing is changed, where the state is none, or of another
+        schedule or number of groups.
         """
         self._check_state(state_dict)
         self._load(copy.deepcopy(dict(state_dict)))
 
-    def _check_state(self, state: Mapping[str, Any]) -> None:
+    def _check_state(self, state: Any) -> None:
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{_name(self)}: expected a state_dict, got {shown(state)}")
         own, given = set(vars(self)) - {"optimizer"}, set(state)
-        if own != given:
+        lacking = own - given - {"base_lrs"}  # which PyTorch's have not all
+        besides = given - own - _PYTORCHS
+        if lacking or besides:
             raise ValueError(
-                f"{_name(self)}: the state is of another schedule: it lacks {sorted(own - given)} "
-                f"and has {sorted(given - own)} besides"
+                f"{_name(self)}: the state is of another schedule: it lacks "
+                f"{sorted(lacking)} and has {sorted(besides, key=str)} besides"
             )
+        rates = state.get("base_lrs", state.get("_last_lr"))
+        _check_length(self, "groups", rates, len(self.base_lrs))
 
     def _load(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        own = vars(self)
+        own.update({key: value for key, value in state.items() if key in own})
+
+    def _attach(self, optimizer: Optimizer) -> None:
+        """Set the rates of ``optimizer``, and notice whether it steps from here on."""
+        self.optimizer = optimizer
+        if optimizer._stepped is None:
+            optimizer._stepped = False
+
+    def _warn_unless_stepped(self) -> None:
+        """UserWarning, at the line that called step, where the optimizer has not stepped."""
+        if not self.optimizer._stepped:
+            warnings.warn(
+                f"{_name(self)}: step() before optimizer.step() skips the first learning rate; "
+                "call optimizer.step() first",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _begin(self) -> None:
         """Take the first step."""
@@ -116,13 +135,24 @@ class LRScheduler:
         """Set the ``rates`` of step ``epoch``; where they raise an error, all stays as it was."""
         before, self.last_epoch = self.last_epoch, epoch
         try:
-            found = rates()
+            found = self._floats(rates())
         except BaseException:
             self.last_epoch = before
             raise
         for group, rate in zip(self.optimizer.param_groups, found, strict=True):
             group["lr"] = rate
         self._last_lr = found
+
+    def _floats(self, rates: Any) -> list[float]:
+        """The rates as floats; TypeError, ValueError for what is not a number for each group."""
+        count = len(self.optimizer.param_groups)
+        found = list(rates) if isinstance(rates, Iterable) else []
+        if len(found) != count:
+            raise ValueError(
+                f"{_name(self)}: get_lr must give a rate for each of the {count} groups, got "
+                f"{shown(rates)}"
+            )
+        return [_float(self, "a rate", rate) for rate in found]
 
     def _lrs(self) -> list[float]:
         """The groups' rates as they are."""
@@ -159,19 +189,33 @@ class LambdaLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
-        pairs = zip(self._with_bases(), self.lr_lambdas, strict=True)
-        return [base * function(self.last_epoch) for (_, base), function in pairs]
+        found = []
+        for (_, base), function in zip(self._with_bases(), self.lr_lambdas, strict=True):
+            factor = function(self.last_epoch)
+            _float(self, "what lr_lambda gives", factor)
+            found.append(base * factor)
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """As of any schedule; of functions None, of callable objects their attributes."""
         state = {k: v for k, v in vars(self).items() if k not in ("optimizer", "lr_lambdas")}
-        kept = [None if _is_function(f) else vars(f) for f in self.lr_lambdas]
+        kept = [_attributes(function) for function in self.lr_lambdas]
         return copy.deepcopy({**state, "lr_lambdas": kept})
 
+    def _check_state(self, state: Any) -> None:
+        super()._check_state(state)
+        _check_length(self, "functions", state["lr_lambdas"], len(self.lr_lambdas))
+        for i, given in enumerate(state["lr_lambdas"]):
+            function = self.lr_lambdas[i]
+            if given and (not isinstance(given, Mapping) or _attributes(function) is None):
+                raise ValueError(
+                    f"LambdaLR: the state has {shown(given)} for function {i}, {shown(function)}"
+                )
+
     def _load(self, state: dict[str, Any]) -> None:
-        for function, attributes in zip(self.lr_lambdas, state.pop("lr_lambdas"), strict=True):
-            if attributes is not None:
-                vars(function).update(attributes)
+        for function, given in zip(self.lr_lambdas, state.pop("lr_lambdas"), strict=True):
+            if given:
+                vars(function).update(given)
         super()._load(state)
 
 
@@ -204,7 +248,8 @@ class MultiStepLR(LRScheduler):
         gamma: float = 0.1,
         last_epoch: int = -1,
     ) -> None:
-        self.milestones = Counter(_count(self, "a milestone", m, 0) for m in milestones)
+        given = _listed(self, "milestones", milestones)
+        self.milestones = Counter(_count(self, "a milestone", m, 0) for m in given)
         self.gamma = _number(self, "gamma", gamma)
         super().__init__(optimizer, last_epoch)
 
@@ -329,9 +374,9 @@ class OneCycleLR(LRScheduler):
             )
         if not 0 <= _number(self, "pct_start", pct_start) <= 1:
             raise ValueError(f"OneCycleLR: pct_start must be in 0 to 1, got {pct_start}")
-        self.anneal_strategy = anneal_strategy
+        self._anneal_func_type = anneal_strategy
         self.cycle_momentum = cycle_momentum
-        self._phases = _phases(self.total_steps, pct_start, three_phase)
+        self._schedule_phases = _phases(self.total_steps, pct_start, three_phase)
         rates = self._rates(optimizer, max_lr, div_factor, final_div_factor)
         momenta = self._momenta(optimizer, max_momentum, base_momentum) if cycle_momentum else []
         if last_epoch == -1:
@@ -378,41 +423,57 @@ class OneCycleLR(LRScheduler):
                 "give it the number of all optimizer steps"
             )
         self._with_bases()
-        start, end, lrs, momenta = _phase_at(self._phases, step)
+        start, phase = _phase_at(self._schedule_phases, step)
+        end = phase["end_step"]
         along = (step - start) / (end - start) if end > start else 1.0
-        between = _ANNEAL[self.anneal_strategy]
+        between = _ANNEAL[self._anneal_func_type]
+
+        def now(group: Group, what: str) -> float:
+            return between(group[phase[f"start_{what}"]], group[phase[f"end_{what}"]], along)
+
         for group in self.optimizer.param_groups if self.cycle_momentum else ():
-            _set_momentum(group, between(group[momenta[0]], group[momenta[1]], along))
-        groups = self.optimizer.param_groups
-        return [between(group[lrs[0]], group[lrs[1]], along) for group in groups]
+            _set_momentum(group, now(group, "momentum"))
+        return [now(group, "lr") for group in self.optimizer.param_groups]
 
 
-_Phase = tuple[float, tuple[str, str], tuple[str, str]]  # its last step; rates; momenta
+_Phase = dict[str, Any]  # its last step; the names of a group's numbers that it goes between
+
+
+def _phase(end: float, lrs: tuple[str, str], momenta: tuple[str, str]) -> _Phase:
+    """As PyTorch keeps it in a state."""
+    return {
+        "end_step": end,
+        "start_lr": lrs[0],
+        "end_lr": lrs[1],
+        "start_momentum": momenta[0],
+        "end_momentum": momenta[1],
+    }
 
 
 def _phases(steps: int, pct_start: float, three_phase: bool) -> list[_Phase]:
     """Where each part of one cycle ends, and between which of a group's numbers it goes."""
     up = float(pct_start * steps) - 1
-    rise: _Phase = (up, ("initial_lr", "max_lr"), ("max_momentum", "base_momentum"))
+    rise = _phase(up, ("initial_lr", "max_lr"), ("max_momentum", "base_momentum"))
     back = ("base_momentum", "max_momentum")
     if not three_phase:
-        return [rise, (steps - 1, ("max_lr", "min_lr"), back)]
+        return [rise, _phase(steps - 1, ("max_lr", "min_lr"), back)]
     down = float(2 * pct_start * steps) - 2
-    fall: _Phase = (down, ("max_lr", "initial_lr"), back)
-    return [rise, fall, (steps - 1, ("initial_lr", "min_lr"), ("max_momentum", "max_momentum"))]
+    fall = _phase(down, ("max_lr", "initial_lr"), back)
+    last = _phase(steps - 1, ("initial_lr", "min_lr"), ("max_momentum", "max_momentum"))
+    return [rise, fall, last]
 
 
-def _phase_at(phases: list[_Phase], step: int) -> tuple[float, float, Any, Any]:
-    """Start and end, rates and momenta of the phase that ``step`` lies in, the last for the rest.
+def _phase_at(phases: list[_Phase], step: int) -> tuple[float, _Phase]:
+    """The phase that ``step`` lies in, the last for the rest, and before it where it starts.
 
     A phase of no length is passed over.
     """
     start = 0.0
-    for end, lrs, momenta in phases[:-1]:
-        if step <= end and end > start:
-            return start, end, lrs, momenta
-        start = end
-    return start, *phases[-1]
+    for phase in phases[:-1]:
+        if step <= phase["end_step"] and phase["end_step"] > start:
+            return start, phase
+        start = phase["end_step"]
+    return start, phases[-1]
 
 
 def _cosine(start: float, end: float, along: float) -> float:
@@ -461,10 +522,12 @@ class SequentialLR(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         _check_optimizer(self, optimizer)
-        self._schedulers = list(schedulers)
-        self._milestones = [_count(self, "a milestone", m, 0) for m in milestones]
+        self._schedulers: list[LRScheduler] = _listed(self, "schedulers", schedulers)
+        given = _listed(self, "milestones", milestones)
+        self._milestones = [_count(self, "a milestone", m, 0) for m in given]
         self._check(optimizer)
-        self.optimizer = optimizer
+        self._attach(optimizer)
+        self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = last_epoch + 1
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"]
@@ -508,13 +571,9 @@ class SequentialLR(LRScheduler):
         inner = [schedule.state_dict() for schedule in self._schedulers]
         return copy.deepcopy(state) | {"_schedulers": inner}
 
-    def _check_state(self, state: Mapping[str, Any]) -> None:
+    def _check_state(self, state: Any) -> None:
         super()._check_state(state)
-        if len(state["_schedulers"]) != len(self._schedulers):
-            raise ValueError(
-                f"SequentialLR: the state is of {len(state['_schedulers'])} schedules, expected "
-                f"{len(self._schedulers)}"
-            )
+        _check_length(self, "schedules", state["_schedulers"], len(self._schedulers))
         for schedule, inner in zip(self._schedulers, state["_schedulers"], strict=True):
             schedule._check_state(inner)
 
@@ -556,14 +615,19 @@ class ReduceLROnPlateau(LRScheduler):
                 raise ValueError(
                     f"ReduceLROnPlateau: {name} must be {known[0]!r} or {known[1]!r}, got {value!r}"
                 )
-        self.optimizer = optimizer
         self.mode, self.threshold_mode = mode, threshold_mode
         self.factor, self.threshold = factor, _number(self, "threshold", threshold)
         self.patience = _count(self, "patience", patience, 0)
         self.cooldown = _count(self, "cooldown", cooldown, 0)
         self.eps = _number(self, "eps", eps)
-        self.min_lrs = _per_group(self, "min_lr", min_lr, optimizer)
-        self.default_min_lr = None if isinstance(min_lr, list | tuple) else min_lr
+        lowest = _per_group(self, "min_lr", min_lr, optimizer)
+        self.min_lrs = [_number(self, "min_lr", low) for low in lowest]
+        self.default_min_lr = None if isinstance(min_lr, list | tuple) else self.min_lrs[0]
+        self.base_lrs = [
+            group["initial_lr"] if "initial_lr" in group else group["lr"]
+            for group in optimizer.param_groups
+        ]
+        self._attach(optimizer)
         self.last_epoch = 0
         self.best = math.inf if mode == "min" else -math.inf
         self.cooldown_counter = 0
@@ -576,8 +640,13 @@ class ReduceLROnPlateau(LRScheduler):
         return self.cooldown_counter > 0
 
     def step(self, metrics: SupportsFloat) -> None:  # type: ignore[override]
-        """Look at a metric, a number or a tensor of one, and reduce the rates if it is time."""
-        current = float(metrics)
+        """Look at a metric, a number or a tensor of one, and reduce the rates if it is time.
+
+        UserWarning as of any schedule; TypeError for what is no number.
+        """
+        current = _float(self, "metrics", metrics)
+        if self.last_epoch == 0:
+            self._warn_unless_stepped()
         self.last_epoch += 1
         if self._is_better(current):
             self.best = current
@@ -611,7 +680,7 @@ class ReduceLROnPlateau(LRScheduler):
                 f"{len(self.min_lrs)} values; set min_lrs anew"
             )
         for group, low in zip(groups, self.min_lrs, strict=True):
-            rate = max(group["lr"] * self.factor, low)
+            rate = float(max(group["lr"] * self.factor, low))
             if group["lr"] - rate > self.eps:
                 group["lr"] = rate
 
@@ -641,18 +710,47 @@ def _per_group(schedule: LRScheduler, what: str, given: Any, optimizer: Optimize
 
 
 def _number(schedule: LRScheduler, what: str, value: Any) -> float:
-    if not isinstance(value, Real):
+    if not is_number(value):
         raise TypeError(f"{_name(schedule)}: {what} must be a number, got {shown(value)}")
-    return value  # type: ignore[return-value]
+    return value
+
+
+def _float(schedule: LRScheduler, what: str, value: Any) -> float:
+    """A number, or a tensor of one, as a float."""
+    try:
+        if not isinstance(value, str):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise TypeError(f"{_name(schedule)}: {what} must be a number, got {shown(value)}")
 
 
 def _count(schedule: LRScheduler, what: str, value: Any, least: int = 1) -> int:
-    if not isinstance(value, Integral):
-        raise TypeError(f"{_name(schedule)}: {what} must be an integer, got {shown(value)}")
-    if value < least:
-        raise ValueError(f"{_name(schedule)}: {what} must be at least {least}, got {value}")
-    return int(value)
+    count = checked_integer(_name(schedule), what, value)
+    if count < least:
+        raise ValueError(f"{_name(schedule)}: {what} must be at least {least}, got {count}")
+    return count
 
 
-def _is_function(x: Any) -> bool:
-    return isinstance(x, types.FunctionType | types.BuiltinFunctionType | types.MethodType)
+def _listed(schedule: LRScheduler, what: str, given: Any) -> list[Any]:
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise TypeError(f"{_name(schedule)}: {what} must be a list, got {shown(given)}")
+    return list(given)
+
+
+# ---- states
+
+
+def _check_length(schedule: LRScheduler, what: str, given: Any, expected: int) -> None:
+    """ValueError where a list in a state is of another length, or no list."""
+    found = len(given) if isinstance(given, list | tuple) else shown(given)
+    if found != expected:
+        raise ValueError(f"{_name(schedule)}: the state is of {found} {what}, expected {expected}")
+
+
+def _attributes(function: Any) -> dict[str, Any] | None:
+    """What a callable object keeps; None of a function, and of what has no attributes."""
+    if isinstance(function, types.FunctionType | types.MethodType):
+        return None
+    found = getattr(function, "__dict__", None)
+    return found if isinstance(found, dict) else None

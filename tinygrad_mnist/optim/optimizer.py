@@ -8,12 +8,14 @@ import functools
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from typing import Any, Self, TypeGuard
 
 import numpy as np
 
 from tinygrad_mnist.autograd.graph import enable_grad, no_grad
 from tinygrad_mnist.creation import tensor
+from tinygrad_mnist.in_place import forget_gradients
 from tinygrad_mnist.tensor import Tensor
 
 Group = dict[str, Any]
@@ -81,8 +83,7 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget every parameter's gradient, or set it to zeros."""
-        for p in self._params():
-            p.grad = None if set_to_none or p.grad is None else p.grad.detach().zero_()
+        forget_gradients(self._params(), set_to_none)
 
     # ---- groups
 
@@ -102,7 +103,9 @@ class Optimizer:
         params = [given] if isinstance(given, Tensor) else self._listed(given)
         group = {**self.defaults, **param_group, **self._named(params, param_group)}
         self._check_params(group["params"])
-        self.param_groups.append(self._checked(group))
+        group = self._checked(group)
+        self._check_ranges(group)
+        self.param_groups.append(group)
 
     def _listed(self, params: Any) -> list[Any]:
         """``params`` as a list; TypeError for what gives none, or in no fixed order."""
@@ -160,14 +163,17 @@ class Optimizer:
             places[id(p)] = place
 
     def _checked(self, group: Group) -> Group:
-        """``group``, whose options are known and in range; else TypeError or ValueError."""
+        """``group``, whose options are known and of their types; else TypeError or ValueError."""
         options = [key for key in group if key not in {"params", *_KEPT}]
         _check_known(self._name, options, list(self.defaults))
-        self._check(group)
+        self._check_types(group)
         return group
 
-    def _check(self, group: Group) -> None:
-        """TypeError, ValueError for an option of a wrong type or out of range."""
+    def _check_types(self, group: Group) -> None:
+        """TypeError, ValueError for an option that no step could compute with."""
+
+    def _check_ranges(self, group: Group) -> None:
+        """ValueError for an option out of range; a schedule may set it so, and it is loaded so."""
 
     def _params(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
@@ -183,7 +189,7 @@ class Optimizer:
             groups.append({**group, "params": list(range(start, end))})
             start = end
         return {
-            "state": {order[p]: dict(state) for p, state in self.state.items()},
+            "state": {order[p]: dict(state) for p, state in self.state.items() if state},
             "param_groups": groups,
         }
 
@@ -191,8 +197,10 @@ class Optimizer:
         """Take over what ``state_dict`` gave, or PyTorch's; what it has no state of starts afresh.
 
         ValueError, TypeError where groups, options or moments do not fit; nothing is changed then.
+        Options are taken as a schedule has left them, out of range too.
         """
-        groups = self._loadable(state_dict)
+        self._check_form(state_dict)
+        groups = self._loadable(state_dict["param_groups"])
         params = self._params()
         entries: dict[Tensor, dict[str, Any]] = {}
         for i, entry in state_dict["state"].items():
@@ -201,7 +209,12 @@ class Optimizer:
                     f"{self._name}: the state has an entry for parameter {i!r}, expected positions "
                     f"0 to {len(params) - 1}"
                 )
-            entries[params[i]] = self._checked_entry(i, params[i], entry)
+            if not isinstance(entry, Mapping):
+                raise TypeError(
+                    f"{self._name}: the state of parameter {i} must be a dict, got {_kind(entry)}"
+                )
+            if entry:
+                entries[params[i]] = self._checked_entry(i, params[i], entry)
         for own, group in zip(self.param_groups, groups, strict=True):
             own.update(group)
         for p in params:
@@ -210,8 +223,8 @@ class Optimizer:
             else:
                 self.state.pop(p, None)
 
-    def _loadable(self, state_dict: Mapping[str, Any]) -> list[Group]:
-        """The groups as loaded, checked, with the own parameters."""
+    def _check_form(self, state_dict: Any) -> None:
+        """TypeError, ValueError for what is not made as a state_dict is."""
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"{self._name}: expected a state_dict, got {_kind(state_dict)}")
         if not {"state", "param_groups"} <= set(state_dict):
@@ -219,15 +232,29 @@ class Optimizer:
                 f"{self._name}: the state must have 'state' and 'param_groups', as state_dict() "
                 f"gives it; got keys {list(state_dict)}"
             )
-        sizes = [len(g["params"]) for g in self.param_groups]
-        given = [len(g["params"]) for g in state_dict["param_groups"]]
+        state, groups = state_dict["state"], state_dict["param_groups"]
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{self._name}: 'state' of a state must be a dict, got {_kind(state)}")
+        expected = f"{self._name}: 'param_groups' of a state must be a list of dicts"
+        if not isinstance(groups, list | tuple):
+            raise TypeError(f"{expected}, got {_kind(groups)}")
+        for i, group in enumerate(groups):
+            if not isinstance(group, Mapping):
+                raise TypeError(f"{expected}, got {_kind(group)} in it")
+            if not isinstance(group.get("params"), list | tuple):
+                raise ValueError(f"{self._name}: group {i} of a state must list its 'params'")
+
+    def _loadable(self, loaded: list[Group]) -> list[Group]:
+        """The ``loaded`` groups, checked, with the own parameters."""
+        sizes = [len(group["params"]) for group in self.param_groups]
+        given = [len(group["params"]) for group in loaded]
         if sizes != given:
             raise ValueError(
                 f"{self._name}: the state is of groups of {given} parameters, expected {sizes}"
             )
         groups = []
-        for own, loaded in zip(self.param_groups, state_dict["param_groups"], strict=True):
-            options = {k: v for k, v in loaded.items() if k != "params" and k not in _RUNS}
+        for own, other in zip(self.param_groups, loaded, strict=True):
+            options = {k: v for k, v in other.items() if k != "params" and k not in _RUNS}
             groups.append(self._checked({**own, **copy.deepcopy(options)}))
         return groups
 
@@ -249,6 +276,11 @@ def evaluated(closure: Callable[[], Any] | None) -> Any:
         return None
     with enable_grad():
         return closure()
+
+
+def is_number(x: Any) -> bool:
+    """Whether ``x`` is a Python or NumPy number, no bool."""
+    return isinstance(x, Real) and not isinstance(x, bool)
 
 
 def is_array(x: Any) -> bool:

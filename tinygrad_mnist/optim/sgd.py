@@ -49,7 +49,7 @@ class SGD(FusedOptimizer):
         }
         super().__init__(params, defaults)
 
-    def _check(self, group: Group) -> None:
-        super()._check(group)
+    def _check_ranges(self, group: Group) -> None:
+        super()._check_ranges(group)
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError("SGD: nesterov needs a momentum above 0 and no dampening")

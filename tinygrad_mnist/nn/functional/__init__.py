@@ -2,7 +2,6 @@
 
 from tinygrad_mnist.composed.arrangements import pad as pad
 from tinygrad_mnist.functions import log_softmax as log_softmax
-from tinygrad_mnist.functions import relu as relu
 from tinygrad_mnist.functions import sigmoid as sigmoid
 from tinygrad_mnist.functions import softmax as softmax
 from tinygrad_mnist.functions import tanh as tanh
@@ -12,6 +11,7 @@ from tinygrad_mnist.nn.functional.activations import hardtanh as hardtanh
 from tinygrad_mnist.nn.functional.activations import leaky_relu as leaky_relu
 from tinygrad_mnist.nn.functional.activations import logsigmoid as logsigmoid
 from tinygrad_mnist.nn.functional.activations import mish as mish
+from tinygrad_mnist.nn.functional.activations import relu as relu
 from tinygrad_mnist.nn.functional.activations import relu6 as relu6
 from tinygrad_mnist.nn.functional.activations import silu as silu
 from tinygrad_mnist.nn.functional.activations import softmin as softmin

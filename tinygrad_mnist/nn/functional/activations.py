@@ -1,10 +1,14 @@
-"""Activations: functions of each element, and softmin."""
+"""Activations: functions of each element, and softmin.
+
+``inplace=`` is taken for the sake of scripts written for PyTorch: a new tensor is made either way.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+from tinygrad_mnist import functions
 from tinygrad_mnist.checks import check_scalars, checked_dim, fit, shown
 from tinygrad_mnist.ops.pointwise import where
 from tinygrad_mnist.tensor import Tensor
@@ -45,21 +49,29 @@ def _log1p_exp(x: Tensor) -> Tensor:
     return top + size.exp().log1p()
 
 
-def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """max(x, 0), of slope 0 at 0. TypeError for booleans."""
+    check_inplace("relu", inplace)
+    return functions.relu(input)
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where x > 0, else negative_slope · x, which is also the slope at 0.
 
     TypeError for others than floats. Maas, Hannun, Ng 2013.
     """
     _check("leaky_relu", input, negative_slope=negative_slope)
+    check_inplace("leaky_relu", inplace)
     return input.relu() + input.clamp(max=0.0) * negative_slope
 
 
-def elu(input: Tensor, alpha: float = 1.0) -> Tensor:
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where x > 0, else alpha · (eˣ − 1); the slope at 0 is alpha.
 
     TypeError for others than floats. Clevert, Unterthiner, Hochreiter 2015.
     """
     _check("elu", input, alpha=alpha)
+    check_inplace("elu", inplace)
     return input.relu() + input.clamp(max=0.0).expm1() * alpha
 
 
@@ -85,35 +97,41 @@ def check_approximate(name: str, approximate: str) -> None:
         raise ValueError(f"{name}: approximate must be 'none' or 'tanh', got {shown(approximate)}")
 
 
-def silu(input: Tensor) -> Tensor:
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """x · sigmoid(x), also called swish. TypeError for others than floats.
 
     Elfwing, Uchibe, Doya 2017.
     """
     _check("silu", input)
+    check_inplace("silu", inplace)
     return input * input.sigmoid()
 
 
-def mish(input: Tensor) -> Tensor:
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """x · tanh(log(1 + eˣ)). TypeError for others than floats. Misra 2019."""
     _check("mish", input)
+    check_inplace("mish", inplace)
     return input * _log1p_exp(input).tanh()
 
 
-def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+def hardtanh(
+    input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> Tensor:
     """x between the bounds, at which the slope is 0 already.
 
     The bounds of integers are cut to integers. ValueError for min_val > max_val, TypeError for
     booleans, and for unsigned integers with a negative bound. Collobert 2004.
     """
+    check_inplace("hardtanh", inplace)
     return _limited("hardtanh", input, min_val, max_val)
 
 
-def relu6(input: Tensor) -> Tensor:
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """min(max(x, 0), 6); its slope at 0 and at 6 is 0.
 
     TypeError for booleans. Krizhevsky 2010.
     """
+    check_inplace("relu6", inplace)
     return _limited("relu6", input, 0.0, 6.0)
 
 
@@ -134,6 +152,12 @@ def check_bounds(name: str, min_val: float, max_val: float) -> None:
     check_scalars(name, min_val=min_val, max_val=max_val)
     if min_val > max_val:
         raise ValueError(f"{name}: expected min_val <= max_val, got {min_val} and {max_val}")
+
+
+def check_inplace(name: str, inplace: bool) -> None:
+    """TypeError for what is no bool."""
+    if not isinstance(inplace, bool):
+        raise TypeError(f"{name}: inplace must be True or False, got {shown(inplace)}")
 
 
 def _check(name: str, x: Any, **numbers: Any) -> None:

@@ -1,31 +1,36 @@
-"""Dropout."""
+"""Dropout. ``inplace=`` is taken as in ``activations``: a new tensor is made either way."""
 
 from __future__ import annotations
 
 from tinygrad_mnist.checks import check_scalars, fit
 from tinygrad_mnist.kernels import Shape
+from tinygrad_mnist.nn.functional.activations import check_inplace
 from tinygrad_mnist.ops import networks
 from tinygrad_mnist.tensor import Tensor
 
 
-def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """``input`` with each element zero with probability ``p``, the others divided by 1 − p.
 
     ``input`` itself where not ``training``. ValueError for p outside 0 … 1, TypeError for others
     than floats in training. Srivastava et al. 2014.
     """
     check_p("dropout", "p", p)
+    check_inplace("dropout", inplace)
     fit("dropout", "input float (…)" if training else "input (…)", input)
     return dropped(input, p, input.shape) if training else input
 
 
-def dropout2d(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+def dropout2d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
     """``dropout`` of whole channels of (N, C, H, W): all of input[n, c] is zero, or none.
 
     Three dims are (N, C, L), as in PyTorch. ValueError for other dims and for p outside 0 … 1,
     TypeError for others than floats in training. Tompson et al. 2015.
     """
     check_p("dropout2d", "p", p)
+    check_inplace("dropout2d", inplace)
     fit("dropout2d", "input float (N, C, L, …)" if training else "input (N, C, L, …)", input)
     if input.ndim > 4:
         raise ValueError(

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from tinygrad_mnist.checks import check_scalars, checked_integer
 from tinygrad_mnist.nn import functional as F
-from tinygrad_mnist.nn.functional.activations import check_approximate, check_bounds
+from tinygrad_mnist.nn.functional.activations import check_approximate, check_bounds, check_inplace
 from tinygrad_mnist.nn.module import Module
 from tinygrad_mnist.tensor import Tensor
 
@@ -30,6 +30,7 @@ class _InPlace(_Activation):
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
+        check_inplace(type(self).__name__, inplace)
         self.inplace = inplace
 
     def extra_repr(self) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinygrad_mnist.checks import checked_integer, fit
+import numpy as np
+
+from tinygrad_mnist.checks import checked_dtype, checked_integer, fit
 from tinygrad_mnist.nn.module import Module
 
 
@@ -14,6 +16,14 @@ def checked_size(name: str, what: str, value: Any, least: int = 1) -> int:
     if size < least:
         raise ValueError(f"{name}: {what} must be at least {least}, got {size}")
     return size
+
+
+def checked_float(name: str, dtype: Any) -> np.dtype | None:
+    """``dtype`` of what a layer holds, None for the default. TypeError for none of floats."""
+    found = None if dtype is None else checked_dtype(dtype, name)
+    if found is not None and found.kind != "f":
+        raise TypeError(f"{name}: dtype must be a float one, got {found}")
+    return found
 
 
 def clearer(error: ValueError, layer: Module, input: Any, *shapes: str) -> ValueError:

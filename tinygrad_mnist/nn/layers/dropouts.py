@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tinygrad_mnist.nn import functional as F
+from tinygrad_mnist.nn.functional.activations import check_inplace
 from tinygrad_mnist.nn.functional.dropouts import check_p
 from tinygrad_mnist.nn.module import Module
 from tinygrad_mnist.tensor import Tensor
@@ -14,6 +15,7 @@ class _Dropout(Module):
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
         check_p(type(self).__name__, "p", p)
+        check_inplace(type(self).__name__, inplace)
         self.p = p
         self.inplace = inplace
 

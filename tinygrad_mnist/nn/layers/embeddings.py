@@ -9,7 +9,7 @@ from tinygrad_mnist.checks import checked_integer, fit
 from tinygrad_mnist.creation import zeros
 from tinygrad_mnist.nn import functional as F
 from tinygrad_mnist.nn import init
-from tinygrad_mnist.nn.layers.checks import checked_size
+from tinygrad_mnist.nn.layers.checks import checked_float, checked_size
 from tinygrad_mnist.nn.module import Module, Parameter
 from tinygrad_mnist.tensor import Tensor
 
@@ -38,6 +38,7 @@ class Embedding(Module):
         self.padding_idx = self._row(padding_idx)
         shape = (self.num_embeddings, self.embedding_dim)
         if _weight is None:
+            dtype = checked_float(name, dtype)
             self.weight = Parameter(zeros(shape, dtype=dtype, backend=backend))
             self.reset_parameters()
         else:

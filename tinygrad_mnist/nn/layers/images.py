@@ -16,7 +16,7 @@ from tinygrad_mnist.nn.functional.windows import (
     part_counts,
     pooling,
 )
-from tinygrad_mnist.nn.layers.checks import checked_size, clearer
+from tinygrad_mnist.nn.layers.checks import checked_float, checked_size, clearer
 from tinygrad_mnist.nn.layers.linear import uniform_by_fan
 from tinygrad_mnist.nn.module import Module, Parameter
 from tinygrad_mnist.tensor import Tensor
@@ -69,7 +69,7 @@ class _Conv(Module):
 
     def _fill(self, shape: Shape, bias: bool, dtype: Any, backend: Any) -> None:
         """Make weight and bias."""
-        given = {"dtype": dtype, "backend": backend}
+        given = {"dtype": checked_float(type(self).__name__, dtype), "backend": backend}
         self.weight = Parameter(zeros(shape, **given))
         self.register_parameter(
             "bias", Parameter(zeros(self.out_channels, **given)) if bias else None

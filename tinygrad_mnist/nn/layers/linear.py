@@ -8,7 +8,7 @@ from typing import Any
 from tinygrad_mnist.creation import zeros
 from tinygrad_mnist.nn import functional as F
 from tinygrad_mnist.nn import init
-from tinygrad_mnist.nn.layers.checks import checked_size, clearer
+from tinygrad_mnist.nn.layers.checks import checked_float, checked_size, clearer
 from tinygrad_mnist.nn.module import Module, Parameter
 from tinygrad_mnist.tensor import Tensor
 
@@ -46,6 +46,7 @@ class Linear(Module):
         self.in_features = checked_size(name, "in_features", in_features)
         self.out_features = checked_size(name, "out_features", out_features)
         shape = (self.out_features, self.in_features)
+        dtype = checked_float(name, dtype)
         self.weight = Parameter(zeros(shape, dtype=dtype, backend=backend))
         shift = Parameter(zeros(shape[:1], dtype=dtype, backend=backend)) if bias else None
         self.register_parameter("bias", shift)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+
 from tinygrad_mnist.checks import check_scalars
 from tinygrad_mnist.creation import ones, zeros
 from tinygrad_mnist.kernels import Shape
 from tinygrad_mnist.nn import functional as F
 from tinygrad_mnist.nn import init
 from tinygrad_mnist.nn.functional.normalisation import checked_sizes
-from tinygrad_mnist.nn.layers.checks import checked_size, clearer, unfit
+from tinygrad_mnist.nn.layers.checks import checked_float, checked_size, clearer, unfit
 from tinygrad_mnist.nn.module import Module, Parameter
 from tinygrad_mnist.tensor import Tensor
 
@@ -26,7 +28,9 @@ class _Norm(Module):
         self, shape: Shape, eps: float, affine: bool, bias: bool, dtype: Any, backend: Any
     ) -> None:
         super().__init__()
-        check_scalars(type(self).__name__, eps=eps)
+        name = type(self).__name__
+        check_scalars(name, eps=eps)
+        dtype = checked_float(name, dtype)
         self.eps = eps
         self.weight = Parameter(ones(shape, dtype=dtype, backend=backend)) if affine else None
         self.bias = (
@@ -161,7 +165,7 @@ class LayerNorm(_Norm):
         dtype: Any = None,
         backend: Any = None,
     ) -> None:
-        if isinstance(normalized_shape, int):
+        if isinstance(normalized_shape, int | np.integer):
             normalized_shape = (normalized_shape,)
         shape = checked_sizes("LayerNorm", normalized_shape)
         super().__init__(shape, eps, elementwise_affine, bias, dtype, backend)

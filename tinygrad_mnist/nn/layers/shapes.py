@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tinygrad_mnist.checks import checked_integer, shape_of, shown
+from tinygrad_mnist.checks import checked_integer, no_tensor, shape_of, shown
 from tinygrad_mnist.nn.module import Module
 from tinygrad_mnist.tensor import Tensor
 
@@ -19,6 +19,8 @@ class Flatten(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, …) to (N, features) by default."""
+        if not isinstance(input, Tensor):
+            raise no_tensor(type(self).__name__, "input", input)
         return input.flatten(self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
@@ -40,6 +42,8 @@ class Unflatten(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(…, n, …) to (…, *unflattened_size, …)."""
+        if not isinstance(input, Tensor):
+            raise no_tensor(type(self).__name__, "input", input)
         return input.unflatten(self.dim, self.unflattened_size)
 
     def extra_repr(self) -> str:

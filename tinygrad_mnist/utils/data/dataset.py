@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from tinygrad_mnist import random
 from tinygrad_mnist.backend import resolve
+from tinygrad_mnist.checks import shown
 from tinygrad_mnist.creation import as_tensor, from_host
 from tinygrad_mnist.kernels import Backend
 from tinygrad_mnist.ops.indexing import taken
@@ -24,11 +26,12 @@ class Dataset:
     """Base of datasets: a subclass has ``__getitem__(index)`` and ``__len__()``.
 
     One that can make a whole batch at once, which is many times faster, also has a method
-    ``batch(index)``: for an int64 array (n,) of positions on the host, each from 0 to len − 1, what
-    ``default_collate`` would make of their items. None says that it goes item by item.
+    ``batch_at(index)``: for an int64 array (n,) of positions on the host, each from 0 to len − 1,
+    what ``default_collate`` would make of their items. None says that it goes item by item, and so
+    does a subclass with a ``__getitem__`` of its own and no ``batch_at``.
     """
 
-    batch: Any = None
+    batch_at: Any = None
 
     def __getitem__(self, index: int) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no __getitem__(index)")
@@ -38,7 +41,7 @@ class Dataset:
 
 
 class TensorDataset(Dataset):
-    """Tensors of one length: item i is the tuple of their rows i.
+    """Tensors of one length: item i is the tuple of their rows i; so for slices and other indices.
 
     TypeError for what is no tensor, ValueError for none, for 0-d ones and for unequal lengths.
     """
@@ -63,11 +66,12 @@ class TensorDataset(Dataset):
     def __len__(self) -> int:
         return len(self.tensors[0])
 
-    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        at = checked_position("TensorDataset", index, len(self))
+    def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
+        several = isinstance(index, slice | list | np.ndarray | Tensor)
+        at = index if several else checked_position("TensorDataset", index, len(self))
         return tuple(x[at] for x in self.tensors)
 
-    def batch(self, index: np.ndarray) -> list[Tensor]:
+    def batch_at(self, index: np.ndarray) -> list[Tensor]:
         """The rows ``index`` of each tensor."""
         return [rows(x, index) for x in self.tensors]
 
@@ -76,27 +80,32 @@ class TensorDataset(Dataset):
 
 
 class Subset(Dataset):
-    """The items of ``dataset`` at ``indices``, integers from 0 to len − 1, in their order.
+    """The items of ``dataset`` at ``indices``, integers, in their order; −1 is its last item.
 
-    TypeError for other indices, IndexError for such out of range.
+    TypeError for other indices and for what is no dataset, IndexError for such out of range.
     """
 
-    def __init__(self, dataset: Any, indices: Sequence[int] | np.ndarray) -> None:
+    def __init__(self, dataset: Any, indices: Sequence[int] | np.ndarray | Tensor) -> None:
+        check_dataset("Subset", dataset)
+        checked_indices("Subset", indices, len(dataset))
         self.dataset = dataset
-        self.indices = checked_indices("Subset", indices, len(dataset))
+        self.indices = indices
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Any:
         at = checked_position("Subset", index, len(self))
-        return self.dataset[int(self.indices[at])]
+        return self.dataset[checked_position("Subset", self.indices[at], len(self.dataset))]
 
     @property
-    def batch(self) -> Any:
+    def batch_at(self) -> Any:
         """As the dataset's own; None where it has none."""
         whole = batch_of(self.dataset)
-        return None if whole is None else lambda index: whole(self.indices[index])
+        if whole is None:
+            return None
+        indices = checked_indices("Subset", self.indices, len(self.dataset))
+        return lambda index: whole(indices[index])
 
     def __repr__(self) -> str:
         return f"Subset({len(self)} of {len(self.dataset)} items of {type(self.dataset).__name__})"
@@ -109,19 +118,23 @@ def random_split(
 
     ``lengths`` are integers whose sum is its length, or fractions whose sum is 1; what rounding
     them down leaves goes to the first parts, one item each. ValueError for other sums and for
-    negative ones, TypeError for what is no number.
+    negative ones, TypeError for what is no number, no dataset or no generator.
     """
-    counts = _counts(lengths, len(dataset))
+    check_dataset("random_split", dataset)
+    check_generator("random_split", generator)
+    if not hasattr(lengths, "__iter__"):
+        raise TypeError(f"random_split: expected a list of lengths, got {shown(lengths)}")
+    counts = _counts(list(lengths), len(dataset))
     order = (generator or random.current()).numpy().permutation(len(dataset))
     parts = np.split(order, np.cumsum(counts)[:-1])
-    return [Subset(dataset, part) for part in parts]
+    return [Subset(dataset, part.tolist()) for part in parts]
 
 
-def _counts(lengths: Sequence[float], total: int) -> list[int]:
-    if not all(_is_number(n) for n in lengths):
-        raise TypeError(f"random_split: expected integers or fractions, got {list(lengths)}")
+def _counts(lengths: list[float], total: int) -> list[int]:
+    if not all(is_number(n) for n in lengths):
+        raise TypeError(f"random_split: expected integers or fractions, got {lengths}")
     if not lengths or min(lengths) < 0:
-        raise ValueError(f"random_split: expected lengths of at least 0, got {list(lengths)}")
+        raise ValueError(f"random_split: expected lengths of at least 0, got {lengths}")
     if all(isinstance(n, int | np.integer) for n in lengths):
         if sum(lengths) != total:
             raise ValueError(
@@ -134,10 +147,6 @@ def _counts(lengths: Sequence[float], total: int) -> list[int]:
     for i in range(total - sum(counts)):
         counts[i % len(counts)] += 1
     return counts
-
-
-def _is_number(x: Any) -> bool:
-    return isinstance(x, int | float | np.integer | np.floating) and not isinstance(x, bool)
 
 
 class ImageDataset(Dataset):
@@ -176,10 +185,10 @@ class ImageDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         at = checked_position("ImageDataset", index, len(self))
-        images, _ = self.batch(np.array([at]))
+        images, _ = self.batch_at(np.array([at]))
         return images[0], int(self.labels[at])
 
-    def batch(self, index: np.ndarray) -> list[Tensor]:
+    def batch_at(self, index: np.ndarray) -> list[Tensor]:
         """The images (n, 1, H, W) float32 and labels (n,) int64 at ``index``."""
         places = from_host(index, self.backend, copy=False)
         scale = 1 / (255 * self.std)
@@ -209,8 +218,22 @@ def _check_labels(labels: np.ndarray) -> None:
 
 def batch_of(dataset: Any) -> Any:
     """The method that makes whole batches of ``dataset``; None where it goes item by item."""
-    found = dataset.batch if isinstance(dataset, Dataset) else None
+    whole = isinstance(dataset, Dataset) and stands_for(dataset, "__getitem__", "batch_at")
+    found = dataset.batch_at if whole else None
     return found if callable(found) else None
+
+
+def stands_for(x: Any, single: str, *whole: str) -> bool:
+    """Whether the methods ``whole`` of ``x`` do for many what ``single`` does for one.
+
+    They do not where a subclass overrides that one alone.
+    """
+    for kind in type(x).__mro__:
+        if any(name in vars(kind) for name in whole):
+            return True
+        if single in vars(kind):
+            return False
+    return False
 
 
 def rows(x: Tensor, index: np.ndarray) -> Tensor:
@@ -219,24 +242,64 @@ def rows(x: Tensor, index: np.ndarray) -> Tensor:
     return found
 
 
+def check_dataset(name: str, dataset: Any) -> None:
+    """TypeError for what has no items or no length."""
+    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        raise TypeError(
+            f"{name}: expected a dataset with __getitem__ and __len__, got "
+            f"{type(dataset).__name__}; TensorDataset(x, y) makes one of tensors"
+        )
+
+
+def check_generator(name: str, generator: Any) -> None:
+    """TypeError for what is neither None nor the package's generator."""
+    if generator is not None and not isinstance(generator, random.Generator):
+        raise TypeError(
+            f"{name}: expected a tinygrad_mnist.Generator, got {type(generator).__name__}"
+        )
+
+
+def is_number(x: Any) -> bool:
+    """Whether ``x`` is a number of Python's or NumPy's, and no bool."""
+    return isinstance(x, int | float | np.integer | np.floating) and not isinstance(x, bool)
+
+
+def checked_flag(name: str, what: str, value: Any) -> bool:
+    """``value`` as a bool, None as False; TypeError for what is none, and no number either."""
+    if value is not None and not isinstance(value, int | np.bool_):
+        raise TypeError(f"{name}: {what} must be True or False, got {shown(value)}")
+    return bool(value)
+
+
 def checked_position(name: str, index: Any, size: int) -> int:
     """``index`` counted from 0, as in a list. TypeError for no integer, IndexError out of range."""
-    if not isinstance(index, int | np.integer) or isinstance(index, bool):
-        raise TypeError(f"{name}: an item is at an integer, got {index!r}")
-    if not -size <= index < size:
-        raise IndexError(f"{name}: index {index} is out of range, it has {size} items")
-    return int(index) % size
+    try:
+        at = operator.index(index)
+    except (TypeError, ValueError):
+        at = None
+    if at is None or isinstance(index, bool):
+        raise TypeError(f"{name}: an item is at an integer, got {shown(index)}")
+    if not -size <= at < size:
+        raise IndexError(f"{name}: index {at} is out of range, it has {size} items")
+    return at % size
 
 
 def checked_indices(name: str, indices: Any, size: int) -> np.ndarray:
-    """``indices`` as an int64 array; TypeError for no integers, IndexError outside 0 … size−1."""
-    found = np.asarray(indices if isinstance(indices, np.ndarray | Tensor) else list(indices))
+    """``indices`` as an int64 array, counted from 0.
+
+    TypeError for what is no sequence of integers, IndexError outside −size … size − 1.
+    """
+    expected = f"{name}: expected a sequence of integers as indices, got"
+    if not isinstance(indices, Sequence | np.ndarray | Tensor):
+        raise TypeError(f"{expected} {type(indices).__name__}")
+    try:
+        found = np.asarray(indices)
+    except ValueError as error:
+        raise TypeError(f"{expected} sequences of several lengths") from error
     if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
-        raise TypeError(
-            f"{name}: expected a sequence of integers as indices, got {found.dtype} of shape "
-            f"{found.shape}"
-        )
-    wrong = found[(found < 0) | (found >= size)]
+        raise TypeError(f"{expected} {found.dtype} of shape {found.shape}")
+    wrong = found[(found < -size) | (found >= size)]
     if wrong.size:
-        raise IndexError(f"{name}: found index {wrong[0]}, expected 0 to {size - 1}")
-    return found.astype(np.int64, copy=False)
+        raise IndexError(f"{name}: found index {wrong[0]}, expected {-size} to {size - 1}")
+    at = found.astype(np.int64, copy=False)
+    return np.where(at < 0, at + size, at)

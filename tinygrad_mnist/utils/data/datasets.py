@@ -15,9 +15,15 @@ from tinygrad_mnist.creation import as_tensor
 from tinygrad_mnist.kernels import Backend
 from tinygrad_mnist.tensor import Tensor
 from tinygrad_mnist.utils.data import sources
-from tinygrad_mnist.utils.data.dataset import Dataset, ImageDataset, checked_position, rows
+from tinygrad_mnist.utils.data.dataset import (
+    Dataset,
+    ImageDataset,
+    checked_flag,
+    checked_position,
+    rows,
+)
 from tinygrad_mnist.utils.data.fetch import Report
-from tinygrad_mnist.utils.data.transforms import Transform, transformed_rows
+from tinygrad_mnist.utils.data.transforms import Transform, takes_batches, transformed_rows
 
 # Mean and deviation of the training pixels, scaled to 0 … 1.
 STATISTICS = {"mnist": (0.1307, 0.3081), "fashion": (0.2860, 0.3530), "kmnist": (0.1918, 0.3483)}
@@ -73,14 +79,14 @@ class MNIST(Dataset):
         target_transform: Callable[[Any], Any] | None = None,
         download: bool = True,
     ) -> None:
+        self.train = checked_flag(type(self).__name__, "train", train)
         folder = None if root is None else self._folder(Path(os.path.expanduser(root)))
         arrays = sources.load(self.name, folder, download=download)
         images, labels = (
             (arrays.train_images, arrays.train_labels)
-            if train
+            if self.train
             else (arrays.test_images, arrays.test_labels)
         )
-        self.train = train
         self.transform = transform
         self.target_transform = target_transform
         self.data = as_tensor(images)
@@ -109,14 +115,14 @@ class MNIST(Dataset):
         )
 
     @property
-    def batch(self) -> Any:
+    def batch_at(self) -> Any:
         """Whole batches, where the transforms make them."""
         transform = self.transform
-        if not isinstance(transform, Transform) or self.target_transform is not None:
+        if not takes_batches(transform) or self.target_transform is not None:
             return None
-        return self._batch if transform.whole and transform.scales else None
+        return self._batch_at if transform.scales else None
 
-    def _batch(self, index: np.ndarray) -> list[Tensor]:
+    def _batch_at(self, index: np.ndarray) -> list[Tensor]:
         assert isinstance(self.transform, Transform)
         images = transformed_rows(self.transform, self.data.unsqueeze(1), index)
         return [images, rows(self.targets, index)]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextvars
+import difflib
+import inspect
 import itertools
+import operator
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -15,7 +18,24 @@ from tinygrad_mnist import random
 from tinygrad_mnist.random import Generator, drawing_from
 from tinygrad_mnist.utils.data import workers
 from tinygrad_mnist.utils.data.collate import default_collate
-from tinygrad_mnist.utils.data.dataset import batch_of, checked_indices
+from tinygrad_mnist.utils.data.dataset import (
+    batch_of,
+    check_dataset,
+    check_generator,
+    checked_flag,
+    checked_indices,
+)
+
+# What PyTorch's loader needs for its processes, and for copies to a device.
+_FOR_PROCESSES = {
+    "in_order",
+    "multiprocessing_context",
+    "persistent_workers",
+    "pin_memory",
+    "pin_memory_device",
+    "timeout",
+    "worker_init_fn",
+}
 
 
 class DataLoader:
@@ -30,14 +50,16 @@ class DataLoader:
     ``manual_seed``. Each batch has streams of its own, for the transforms and whatever else draws
     numbers while it is made, so that the numbers are the same for any ``num_workers``. Those are
     threads, which begin up to ``num_workers · prefetch_factor`` batches in advance, on the backend
-    and in the grad mode of the loop; they end with it.
+    and in the grad mode of the loop; they end with it. A ``prefetch_factor`` of None is 2.
+
+    TypeError for settings of another type and for unknown ones, ValueError for such out of range.
     """
 
     def __init__(
         self,
         dataset: Any,
         batch_size: int = 1,
-        shuffle: bool = False,
+        shuffle: bool | None = False,
         *,
         sampler: Iterable[int] | None = None,
         num_workers: int = 0,
@@ -45,21 +67,27 @@ class DataLoader:
         drop_last: bool = False,
         generator: Generator | None = None,
         seed: int | None = None,
-        prefetch_factor: int = 2,
+        prefetch_factor: int | None = None,
+        **unknown: Any,
     ) -> None:
-        _check_dataset(dataset, sampler)
-        _check_generator(generator, seed)
-        if sampler is not None and shuffle:
-            raise ValueError("DataLoader: shuffle orders the items, and so does sampler; give one")
+        _refuse(unknown)
+        _check_items(dataset, sampler, collate_fn)
+        check_generator("DataLoader", generator)
         self.dataset = dataset
         self.batch_size = _whole("batch_size", batch_size, 1)
-        self.shuffle = shuffle
+        self.shuffle = checked_flag("DataLoader", "shuffle", shuffle)
         self.sampler = sampler
         self.num_workers = _whole("num_workers", num_workers, 0)
         self.collate_fn = collate_fn
-        self.drop_last = drop_last
+        self.drop_last = checked_flag("DataLoader", "drop_last", drop_last)
+        self.prefetch_factor = _whole(
+            "prefetch_factor", 2 if prefetch_factor is None else prefetch_factor, 1
+        )
+        if sampler is not None and self.shuffle:
+            raise ValueError("DataLoader: shuffle orders the items, and so does sampler; give one")
+        if generator is not None and seed is not None:
+            raise ValueError("DataLoader: got both a generator and a seed; give one")
         self.generator = generator if seed is None else Generator().manual_seed(seed)
-        self.prefetch_factor = _whole("prefetch_factor", prefetch_factor, 1)
 
     def __len__(self) -> int:
         """The number of batches of a pass; TypeError where the sampler has no length."""
@@ -75,7 +103,7 @@ class DataLoader:
         make = self._maker(stop)
         jobs = (partial(make, index, streams, i) for i, index in enumerate(indices, 1))
         if not self.num_workers:
-            return (job() for job in jobs)
+            return map(operator.call, jobs)  # which goes on after an error, unlike a generator
         context = contextvars.copy_context()
         apart = (partial(context.copy().run, job) for job in jobs)
         ahead = self.num_workers * self.prefetch_factor
@@ -139,23 +167,33 @@ class DataLoader:
         return (self.collate_fn or default_collate)(items)
 
 
-def _check_dataset(dataset: Any, sampler: Any) -> None:
-    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
-        raise TypeError(
-            "DataLoader: expected a dataset with __getitem__ and __len__, got "
-            f"{type(dataset).__name__}; TensorDataset(x, y) makes one of tensors"
-        )
+def _refuse(unknown: dict[str, Any]) -> None:
+    """TypeError for settings that the loader has not."""
+    if unknown:
+        hints = [f"{name!r} ({_hint(name)})" for name in unknown]
+        raise TypeError(f"DataLoader: unknown settings {', '.join(hints)}")
+
+
+def _hint(unknown: str) -> str:
+    if unknown in _FOR_PROCESSES:
+        return "the workers are threads, which need none: leave it out"
+    if unknown == "batch_sampler":
+        return "give a sampler and a batch_size in its place"
+    known = list(inspect.signature(DataLoader).parameters)
+    close = difflib.get_close_matches(unknown, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {known[:-1]}"
+
+
+def _check_items(dataset: Any, sampler: Any, collate_fn: Any) -> None:
+    check_dataset("DataLoader", dataset)
     if sampler is None and not len(dataset):
         raise ValueError("DataLoader: the dataset is empty, expected at least one item")
-
-
-def _check_generator(generator: Any, seed: Any) -> None:
-    if generator is not None and not isinstance(generator, Generator):
+    if sampler is not None and not hasattr(sampler, "__iter__"):
+        raise TypeError(f"DataLoader: sampler must give positions, got {type(sampler).__name__}")
+    if collate_fn is not None and not callable(collate_fn):
         raise TypeError(
-            f"DataLoader: expected a tinygrad_mnist.Generator, got {type(generator).__name__}"
+            f"DataLoader: collate_fn must be a function, got {type(collate_fn).__name__}"
         )
-    if generator is not None and seed is not None:
-        raise ValueError("DataLoader: got both a generator and a seed; give one")
 
 
 def _whole(name: str, value: Any, least: int) -> int:

@@ -9,28 +9,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from tinygrad_mnist import random
+from tinygrad_mnist.checks import shown
 from tinygrad_mnist.composed.arrangements import pad
 from tinygrad_mnist.creation import from_host, tensor
 from tinygrad_mnist.ops.indexing import taken
 from tinygrad_mnist.ops.networks import take_scaled
 from tinygrad_mnist.tensor import Tensor
-from tinygrad_mnist.utils.data.dataset import rows
+from tinygrad_mnist.utils.data.dataset import is_number, rows, stands_for
 
 
 class Transform:
     """Base of transforms of whole batches: a subclass has ``apply(images, u)``.
 
     ``u`` are its random numbers, ``draws`` for each image: (n, draws) float64, uniform in [0, 1),
-    on the host. A transform of single images need not be one of these: any function will do.
+    on the host. A transform of single images need not be one of these: any function will do. One
+    with a ``__call__`` of its own and no ``apply`` takes single images only.
     """
 
     draws = 0
-    whole = True  # whether it takes whole batches
+    whole = True  # whether its parts take whole batches
     scales = False  # whether it makes float32 of uint8
 
     def __call__(self, image: Any) -> Any:
@@ -39,7 +41,9 @@ class Transform:
         return _as(image, result) if given_bytes else result
 
     def batch(self, images: Tensor) -> Tensor:
-        """The images (n, C, H, W), each transformed."""
+        """The images (n, C, H, W), each transformed; TypeError where it takes single ones only."""
+        if not takes_batches(self):
+            raise TypeError(f"{type(self).__name__}: {self} takes single images only")
         _check_batch(self, images)
         return self.apply(images, _uniforms(len(images), self.draws))
 
@@ -57,7 +61,16 @@ class Transform:
 
 def transformed_rows(transform: Transform, images: Tensor, index: np.ndarray) -> Tensor:
     """``transform.batch(images[index])``, without the copy in between where it scales first."""
-    return transform.apply_to_rows(images, index, _uniforms(len(index), transform.draws))
+    return _applied_to_rows(transform, images, index, _uniforms(len(index), transform.draws))
+
+
+def takes_batches(transform: Any) -> TypeGuard[Transform]:
+    """Whether it does with whole batches what it does with single images."""
+    return (
+        isinstance(transform, Transform)
+        and stands_for(transform, "__call__", "apply", "apply_to_rows")
+        and transform.whole
+    )
 
 
 class ToTensor(Transform):
@@ -87,11 +100,14 @@ class Normalize(Transform):
     """(x − mean) / std of float images; a number, or one for each channel.
 
     ValueError for unequal lengths, for a std of 0 and below and for what is not finite, and for
-    images of another number of channels; TypeError for images not of floats.
+    images of another number of channels; TypeError for what is no number, images not of floats.
     """
 
     def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
-        self.mean, self.std = _numbers("mean", mean), _numbers("std", std)
+        self.mean, self.std = (
+            [float(x) for x in _numbers(f"Normalize: {what}", value)]
+            for what, value in (("mean", mean), ("std", std))
+        )
         if len(self.mean) != len(self.std):
             raise ValueError(
                 f"Normalize: got {len(self.mean)} means and {len(self.std)} stds, expected as many"
@@ -128,9 +144,10 @@ class RandomAffine(Transform):
     - ``fill``: the value outside, of the pixels as they are here: 0 is no background once
       ``Normalize`` has been.
 
-    All are uniform. Pixels are interpolated between four (bilinear), uint8 ones then rounded.
-    ValueError for a negative number, for a pair that is none, for shares outside 0 … 1 and for
-    factors not above 0.
+    All are uniform. Pixels are interpolated between four (bilinear), those of integers as floats,
+    then rounded. ValueError for a negative number, for a pair that is none, for shares outside
+    0 … 1, for factors not above 0 and for a fill that the pixels cannot hold; TypeError for what is
+    no number and for bool images.
     """
 
     draws = 4
@@ -141,25 +158,31 @@ class RandomAffine(Transform):
         translate: Sequence[float] | None = None,
         scale: Sequence[float] | None = None,
         *,
-        fill: float = 0,
+        fill: float | None = 0,
     ) -> None:
-        if isinstance(degrees, int | float) and degrees < 0:
-            raise ValueError(f"RandomAffine: degrees must be at least 0, or a pair, got {degrees}")
-        turn = (-degrees, degrees) if isinstance(degrees, int | float) else degrees
-        self.degrees = _range("degrees", turn)
+        self.degrees = _range("degrees", _turn(degrees))
         self.translate = _pair("translate", (0, 0) if translate is None else translate)
         self.scale = _range("scale", (1, 1) if scale is None else scale)
-        self.fill = fill
+        self.fill: float = _plain(0 if fill is None else fill)
+        if not is_number(self.fill):
+            raise TypeError(f"RandomAffine: fill must be a number, got {shown(fill)}")
         if min(self.translate) < 0 or max(self.translate) > 1:
             raise ValueError(f"RandomAffine: translate must be from 0 to 1, got {self.translate}")
         if min(self.scale) <= 0:
             raise ValueError(f"RandomAffine: scale must be above 0, got {self.scale}")
 
     def apply(self, images: Tensor, u: np.ndarray) -> Tensor:
-        if images.dtype == np.uint8 and not 0 <= self.fill <= 255:
-            raise ValueError(f"RandomAffine: a fill of {self.fill} is no uint8 pixel")
-        result = _resampled(images, self._inverses(u, *images.shape[2:]), self.fill)
-        return result.round().to(images.dtype) if images.dtype == np.uint8 else result
+        dtype, inverses = images.dtype, self._inverses(u, *images.shape[2:])
+        if dtype.kind == "b":
+            raise TypeError(
+                "RandomAffine: expected numbers as pixels, got bool; cast them with .to(dtype)"
+            )
+        if dtype.kind == "f":
+            return _resampled(images, inverses, self.fill)
+        if not np.iinfo(dtype).min <= self.fill <= np.iinfo(dtype).max:
+            raise ValueError(f"RandomAffine: a fill of {self.fill} is no {dtype} pixel")
+        wide = np.result_type(dtype, np.float32)  # float64 for what float32 does not hold
+        return _resampled(images.to(wide), inverses, self.fill).round().to(dtype)
 
     def _inverses(self, u: np.ndarray, height: int, width: int) -> np.ndarray:
         """Where the pixels come from, (n, 4) float64: a, b, c, d of ``_resampled``.
@@ -209,38 +232,49 @@ class Compose(Transform):
     """
 
     def __init__(self, transforms: Sequence[Callable[[Any], Any]]) -> None:
-        for i, transform in enumerate(transforms):
+        if not hasattr(transforms, "__iter__"):
+            raise TypeError(
+                f"Compose: expected a list of transforms, got {type(transforms).__name__}"
+            )
+        self.transforms = list(transforms)
+        for i, transform in enumerate(self.transforms):
             if not callable(transform):
                 raise TypeError(
                     f"Compose: expected transforms, got {type(transform).__name__} at position {i}"
                 )
-        self.transforms = tuple(transforms)
-        self._stages = _fused(self.transforms)
-        parts = [stage for stage in self._stages if isinstance(stage, Transform)]
-        self.whole = all(part.whole for part in parts) and len(parts) == len(self._stages)
-        self.scales = any(part.scales for part in parts)
-        self.draws = sum(part.draws for part in parts)
+
+    @property
+    def whole(self) -> bool:  # type: ignore[override]
+        return all(map(takes_batches, self.transforms))
+
+    @property
+    def scales(self) -> bool:  # type: ignore[override]
+        return any(getattr(part, "scales", False) for part in self.transforms)
+
+    @property
+    def draws(self) -> int:  # type: ignore[override]
+        return sum(part.draws for part in self.transforms if isinstance(part, Transform))
 
     def __call__(self, image: Any) -> Any:
         if self.whole:
             return super().__call__(image)
-        for stage in self._stages:
+        for stage in _fused(self.transforms):
             image = stage(image)
         return image
 
     def batch(self, images: Tensor) -> Tensor:
         if not self.whole:
-            raise TypeError(f"Compose: one of {[*self.transforms]} takes single images only")
+            raise TypeError(f"Compose: one of {self.transforms} takes single images only")
         return super().batch(images)
 
     def apply(self, images: Tensor, u: np.ndarray) -> Tensor:
-        return _chained(self._stages, images, u)
+        return _chained(_fused(self.transforms), images, u)
 
     def apply_to_rows(self, images: Tensor, index: np.ndarray, u: np.ndarray) -> Tensor:
-        if not self._stages:
+        if not self.transforms:
             return rows(images, index)
-        first, *rest = self._stages
-        images = first.apply_to_rows(images, index, u[:, : first.draws])
+        first, *rest = _fused(self.transforms)
+        images = _applied_to_rows(first, images, index, u[:, : first.draws])
         return _chained(rest, images, u[:, first.draws :])
 
     def __repr__(self) -> str:
@@ -271,6 +305,15 @@ def _chained(stages: list[Any], images: Tensor, u: np.ndarray) -> Tensor:
 
 
 # ---- one image and many
+
+
+def _applied_to_rows(
+    transform: Transform, images: Tensor, index: np.ndarray, u: np.ndarray
+) -> Tensor:
+    """``apply_to_rows``, but where a subclass has an ``apply`` alone that."""
+    if stands_for(transform, "apply", "apply_to_rows"):
+        return transform.apply_to_rows(images, index, u)
+    return transform.apply(rows(images, index), u)
 
 
 def _uniforms(count: int, draws: int) -> np.ndarray:
@@ -329,11 +372,12 @@ def _as(image: Any, result: Tensor) -> Any:
 def _resampled(images: Tensor, inverses: np.ndarray, fill: float) -> Tensor:
     """y[v, u] = x[-b·u + a·v + d, a·u + b·v + c] with (a, b, c, d) of each image, bilinear.
 
-    What lies outside is ``fill``, into which the edge pixels fade over one pixel.
+    The pixels are floats. What lies outside is ``fill``, into which the edge pixels fade over one
+    pixel.
     """
     n, channels, height, width = images.shape
     backend = images.backend
-    framed = pad(images.float() if images.dtype == np.uint8 else images, (1, 1, 1, 1), value=fill)
+    framed = pad(images, (1, 1, 1, 1), value=fill)
     kind = framed.dtype
     across = from_host(np.arange(width, dtype=kind)[None, None, None], backend, copy=False)
     down = from_host(np.arange(height, dtype=kind)[None, None, :, None], backend, copy=False)
@@ -368,18 +412,37 @@ def _neighbours(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
 # ---- settings
 
 
-def _numbers(what: str, value: Any) -> list[float]:
-    numbers = [value] if isinstance(value, int | float) else list(value)
-    if not numbers or not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers):
-        raise ValueError(f"Normalize: {what} must be finite numbers, got {value!r}")
-    return [float(x) for x in numbers]
+def _numbers(name: str, value: Any) -> list[float]:
+    """The numbers of a sequence, an array or a tensor, or the one that ``value`` is."""
+    given = _plain(value)
+    numbers = [_plain(x) for x in given] if isinstance(given, Sequence) else [given]
+    if not all(map(is_number, numbers)):
+        raise TypeError(f"{name} must be finite numbers, got {shown(value)}")
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{name} must be finite numbers, got {shown(value)}")
+    return numbers
+
+
+def _plain(value: Any) -> Any:
+    """Python's numbers of NumPy's and of a tensor."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray | Tensor) else value
+
+
+def _turn(degrees: Any) -> Any:
+    """The range of angles that one number says; others as they are."""
+    degrees = _plain(degrees)
+    if not isinstance(degrees, int | float):
+        return degrees
+    if degrees < 0:
+        raise ValueError(f"RandomAffine: degrees must be at least 0, or a pair, got {degrees}")
+    return -degrees, degrees
 
 
 def _pair(what: str, value: Any) -> tuple[float, float]:
-    pair = tuple(value) if isinstance(value, Sequence) else (value,)
-    if len(pair) != 2 or not all(isinstance(x, int | float) and math.isfinite(x) for x in pair):
-        raise ValueError(f"RandomAffine: {what} must be two finite numbers, got {value!r}")
-    return pair
+    numbers = _numbers(f"RandomAffine: {what}", value)
+    if len(numbers) != 2:
+        raise ValueError(f"RandomAffine: {what} must be two finite numbers, got {shown(value)}")
+    return numbers[0], numbers[1]
 
 
 def _range(what: str, value: Any) -> tuple[float, float]:

@@ -19,10 +19,18 @@ Todo = SimpleQueue[tuple[Job, Answer] | None]
 def in_order(jobs: Iterable[Job], threads: int, ahead: int, stop: threading.Event) -> Iterator[Any]:
     """The result of each job in the order of ``jobs``, of which ``ahead`` are begun in advance.
 
-    What a job raises is raised here, in its turn. However the loop ends, by a break, an error or
-    the end of the iterator's life, ``stop`` is set, on which a job should return, and the threads
-    have ended before the program goes on.
+    What a job raises is raised here, in its turn; who asks again gets the next one's result.
+    However the loop ends, by a break, an error or the end of the iterator's life, ``stop`` is set,
+    on which a job should return, and the threads have ended before the program goes on.
     """
+    # mapped, as a generator would end with the first error
+    return map(_result, _answers(jobs, threads, ahead, stop))
+
+
+def _answers(
+    jobs: Iterable[Job], threads: int, ahead: int, stop: threading.Event
+) -> Iterator[Answer]:
+    """Where the result of each job is, or will be."""
     todo: Todo = SimpleQueue()
     pending: deque[Answer] = deque()
     grad = is_grad_enabled()
@@ -38,9 +46,9 @@ def in_order(jobs: Iterable[Job], threads: int, ahead: int, stop: threading.Even
             todo.put((job, answer))
             pending.append(answer)
             if len(pending) > ahead:
-                yield _result(pending.popleft())
+                yield pending.popleft()
         while pending:
-            yield _result(pending.popleft())
+            yield pending.popleft()
     finally:
         stop.set()
         _end(team, todo)
