@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
 import platform
 from collections import Counter
 from collections.abc import Callable
@@ -117,7 +118,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.write_line(summary)
     file = terminalreporter.config.getoption("--op-table")
     if file:
-        command = "pytest tests/test_ops.py --op-table"
+        command = "command: pytest tests/test_ops.py --op-table"
         text = f"{_versions(command)}\n\n{summary}\n\n{_table(backends)}"
         Path(file).write_text(text, encoding="utf-8")
         terminalreporter.write_line(f"wrote {file}")
@@ -133,7 +134,8 @@ def _parity_summary(terminalreporter: Any) -> None:
     if file:
         rows = [f"| {p} | {name} | {d:.1e} |" for (p, name), d in sorted(_differences.items())]
         table = ["| part | name | largest difference |", "| --- | --- | --- |", *rows]
-        command = "pytest -k parity --parity-table"
+        torch = importlib.metadata.version("torch")
+        command = f"PyTorch {torch}, command: pytest -k parity --parity-table"
         Path(file).write_text(f"{_versions(command)}\n\n" + "\n".join(table) + "\n", "utf-8")
         terminalreporter.write_line(f"wrote {file}")
 
@@ -162,5 +164,5 @@ def _table(backends: list[str]) -> str:
 def _versions(command: str) -> str:
     return (
         f"{datetime.date.today()}, {platform.machine()}, Python {platform.python_version()}, "
-        f"NumPy {np.__version__}, Numba {numba.__version__}; {command}"
+        f"NumPy {np.__version__}, Numba {numba.__version__}, {command}"
     )
