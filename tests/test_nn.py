@@ -77,6 +77,13 @@ def test_a_state_that_does_not_fit_names_every_key_and_copies_nothing() -> None:
     assert model.weight.tolist() == before
 
 
+def test_a_state_may_lack_the_count_of_batches_as_in_pytorch() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(2))
+    state = model.state_dict()
+    del state["0.num_batches_tracked"]
+    assert repr(model.load_state_dict(state)) == "<All keys matched successfully>"
+
+
 def test_without_strict_keys_may_differ() -> None:
     model = nn.Linear(2, 3)
     model.load_state_dict({"bias": np.ones(3, np.float32), "other": 1}, strict=False)

@@ -181,6 +181,33 @@ def test_the_name_is_as_seen_from_the_outermost_module() -> None:
         assert caught.value.__notes__ == [expected]
 
 
+class Coder(nn.Module):
+    """A model that is called by methods of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(4, 2))
+        self.decoder = nn.Sequential(nn.Linear(2, 4))
+
+    def decode(self, z: tg.Tensor) -> Any:
+        return self.decoder(z)
+
+    def forward(self, x: tg.Tensor) -> Any:
+        return self.decode(self.encoder(x))
+
+
+def outside(model: Coder, z: tg.Tensor) -> Any:
+    return model.decoder(z)
+
+
+@pytest.mark.parametrize("entry", [Coder.decode, Coder.forward, Coder.__call__, outside])
+def test_the_model_need_not_be_called_as_such(entry: Callable[[Coder, tg.Tensor], Any]) -> None:
+    with pytest.raises(ValueError, match="Linear") as caught:
+        entry(Coder(), tg.ones(1, 3))
+    part = "encoder" if entry in (Coder.forward, Coder.__call__) else "decoder"
+    assert [note.split(":")[0] for note in caught.value.__notes__] == [f"in {part}.0"]
+
+
 def test_an_error_handled_outside_keeps_its_layer() -> None:
     class Fallback(nn.Module):
         def __init__(self) -> None:

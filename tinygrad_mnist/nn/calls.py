@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -107,31 +107,26 @@ def _after(hook: Hook, module: Module, args: Any, kwargs: dict[str, Any], result
 class _Place(str):
     """The note on an error that names the layer where it arose; copied, it is the text alone."""
 
-    __slots__ = ("layer",)
-    layer: weakref.ref[Module]
-
     def __reduce__(self) -> Any:
         return str, (str(self),)
 
 
-def note_layer(error: Exception, caller: Module) -> None:
-    """Note on ``error`` the innermost module that it left, by its name below ``caller``.
+def note_layer(error: Exception, layer: Module) -> None:
+    """Note on ``error`` that it left ``layer``, unless one further in is noted already.
 
-    Each caller on the way out replaces the note of the one below it; a module that is not found
-    below ``caller`` keeps the name it has.
+    The name is that below the outermost module that is at work: the first argument of a function
+    on the stack, as ``self`` is of a forward.
     """
-    notes: list[str] = getattr(error, "__notes__", [])
-    old = next((note for note in notes if isinstance(note, _Place)), None)
-    layer = caller if old is None else old.layer()
-    name = next((name for name, module in caller.named_modules() if module is layer), None)
-    if layer is None or name is None:
+    if any(isinstance(note, _Place) for note in getattr(error, "__notes__", ())):
         return
-    new = _Place(f"in {name}: {_head(layer)}" if name else f"in {_head(layer)}")
-    new.layer = weakref.ref(layer)
-    if old is None:
-        error.add_note(new)
-    else:
-        notes[notes.index(old)] = new
+    name, frame = "", sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        first = frame.f_code.co_varnames[:1] if frame.f_code.co_argcount else ()
+        caller: Any = frame.f_locals.get(first[0]) if first else None
+        if hasattr(caller, "named_modules"):
+            name = next((path for path, m in caller.named_modules() if m is layer), name)
+    error.add_note(_Place(f"in {name}: {_head(layer)}" if name else f"in {_head(layer)}"))
 
 
 def _head(module: Module) -> str:

@@ -11,6 +11,8 @@ from tinygrad_mnist.autograd.graph import no_grad
 from tinygrad_mnist.creation import as_tensor
 from tinygrad_mnist.tensor import Tensor
 
+_NEWER = "num_batches_tracked"  # states of before PyTorch 0.4.1 lack it, and it takes them
+
 
 class _IncompatibleKeys(NamedTuple):
     """The keys that a state lacks, and those that no module knows. Named and shown as PyTorch's."""
@@ -36,7 +38,8 @@ def load(who: str, own: Mapping[str, Tensor], state: Any, strict: bool) -> _Inco
             f"load_state_dict: expected a dict of arrays by name, got {type(state).__name__}"
         )
     keys = _IncompatibleKeys(
-        [key for key in own if key not in state], [key for key in state if key not in own]
+        [key for key in own if key not in state and not key.endswith(_NEWER)],
+        [key for key in state if key not in own],
     )
     problems = [
         *(_listed("missing", keys.missing_keys) if strict else ()),
