@@ -33,6 +33,7 @@ SHAPES = [
     bad("flatten", lambda t: t().flatten(1), IndexError, "dim 1", "0 dims"),
     bad("flatten", lambda t: t(2, 3).flatten(0.0), TypeError, "0.0"),
     bad("unflatten", lambda t: t(6).unflatten(0, (4, 2)), ValueError, "6", "(4, 2)"),
+    bad("unflatten", lambda t: t(2, 5).unflatten(1, (2, 3)), ValueError, "dim 1 of (2, 5)"),
     bad("unflatten", lambda t: t(6).unflatten(0, (-1, -1)), ValueError, "(-1, -1)"),
     bad("unflatten", lambda t: t(6).unflatten(0, (-1, 4)), ValueError, "(-1, 4)"),
     bad("unflatten", lambda t: t(6).unflatten(0, ()), ValueError, "none"),

@@ -62,7 +62,7 @@ class Arrangements(Selections):
         given = shape_of((sizes,), "unflatten")
         if not given:
             raise ValueError("unflatten: expected at least one size, got none")
-        parts = filled_in("unflatten", given, (shape[at],))
+        parts = filled_in(f"unflatten: dim {at} of {shape}", given, shape[at : at + 1])
         return self.reshape((*shape[:at], *parts, *shape[at + 1 :]))
 
     def squeeze(self, dim: int | Sequence[int] | None = None) -> Self:

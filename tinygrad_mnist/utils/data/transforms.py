@@ -346,8 +346,8 @@ def _batch_of_one(transform: Transform, image: Any) -> Tensor:
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
         raise TypeError(
-            f"{name}: expected uint8 pixels, got {pixels.dtype}; "
-            'convert a PIL image with .convert("L")'
+            f"{name}: expected uint8 pixels, got {pixels.dtype}; convert a PIL image with "
+            '.convert("L"), give an array of other numbers as a tensor (C, H, W)'
         )
     if pixels.ndim not in (2, 3):
         raise ValueError(f"{name}: expected an image (H, W) or (H, W, C), got {pixels.shape}")
