@@ -42,6 +42,7 @@ LAYERS: list[set[str]] = [
     {"models"},
     {"__init__"},  # what the package itself offers: from tinygrad_mnist import __version__
     {"training", "report"},
+    {"command"},
     {"cli"},
     {"__main__"},
 ]

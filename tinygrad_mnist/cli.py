@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import math
-import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,21 +14,31 @@ import numpy as np
 
 from tinygrad_mnist import __version__, config, models, nn, optim, training
 from tinygrad_mnist.autograd.graph import no_grad
-from tinygrad_mnist.backend import BackendError, current, resolve, set_backend, statuses
+from tinygrad_mnist.backend import BackendError, current, statuses
+from tinygrad_mnist.command import (
+    FAILED,
+    INTERRUPTED,
+    add_backend,
+    add_data,
+    add_seed,
+    choose_backend,
+    count,
+    finish,
+    rate,
+    reason,
+    writable_folder,
+)
 from tinygrad_mnist.random import manual_seed
 from tinygrad_mnist.report import plot_history
 from tinygrad_mnist.training import Epoch, History, ModelFileError, ModelInfo
-from tinygrad_mnist.utils.data import DataError, DataLoader, ImageDataset, datasets
+from tinygrad_mnist.utils.data import DataLoader, ImageDataset, datasets
 from tinygrad_mnist.utils.data.images import ImageError, read_digit
 from tinygrad_mnist.utils.files import write_whole
 
-FAILED, INTERRUPTED = 1, 130
 EVALUATION_BATCH = 500
 FILES = ("model.safetensors", "history.json", "curves.png")  # what train writes
 # The arguments of the models that the images and their labels decide.
 INPUTS, OUTPUTS = ("channels", "features"), ("classes",)
-# What a job can fail with; anything else is a bug and shows its traceback.
-EXPECTED = (BackendError, DataError, ImageError, ModelFileError, FloatingPointError, OSError)
 
 EXAMPLES = {
     "train": """\
@@ -57,27 +62,13 @@ example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    try:
-        _escape_unprintable()
+
+    def job() -> int:
         arguments = _parser().parse_args(argv)
-        if getattr(arguments, "backend", None):
-            set_backend(resolve(arguments.backend, "--backend"))
-        # A loss that overflows is reported once, by ``fit``.
-        with np.errstate(all="ignore"):
-            code: int = arguments.run(arguments)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone; what is still buffered goes nowhere, quietly.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except EXPECTED as error:
-        print(f"error: {_reason(error)}", file=sys.stderr)
-        return FAILED
+        choose_backend(arguments)
+        return int(arguments.run(arguments))
+
+    return finish(job)
 
 
 # ---- the commands
@@ -111,7 +102,7 @@ class _Output:
 def train(arguments: argparse.Namespace) -> int:
     """Train a model and write it, its history and its curves to ``--out``."""
     current()  # a backend that cannot be had is told of first
-    with _writable_folder(arguments.out) as out:
+    with writable_folder(arguments.out, FILES) as out:
         return _train_into(out, arguments)
 
 
@@ -187,7 +178,7 @@ def predict(arguments: argparse.Namespace) -> int:
         try:
             digit = read_digit(path)
         except (ImageError, OSError) as error:
-            print(f"error: {_reason(error)}", file=sys.stderr)
+            print(f"error: {reason(error)}", file=sys.stderr)
             failed = True
             continue
         picture = ImageDataset(digit[None], np.zeros(1, np.uint8), info.mean, info.std)
@@ -206,7 +197,7 @@ def backends(arguments: argparse.Namespace) -> int:
     try:
         chosen = current().name
     except BackendError as error:
-        print(f"error: {_reason(error)}", file=sys.stderr)
+        print(f"error: {reason(error)}", file=sys.stderr)
     for status in found:
         mark = "*" if status.name == chosen else " "
         print(f"{mark} {status.name:<{width}}  {status.problem or 'usable'}")
@@ -215,21 +206,6 @@ def backends(arguments: argparse.Namespace) -> int:
 
 
 # ---- what they share
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, a file's trouble as Unix tools say it, and where."""
-    text = str(error)
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        text = f"{error.filename}: {error.strerror}"
-    return "; ".join([text, *getattr(error, "__notes__", ())])
-
-
-def _escape_unprintable() -> None:
-    """A file's name may hold what the encoding of the output lacks: show it as ``\\udcff``."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _fitting_model(path: str, names: Sequence[str]) -> tuple[nn.Module, ModelInfo]:
@@ -243,35 +219,6 @@ def _fitting_model(path: str, names: Sequence[str]) -> tuple[nn.Module, ModelInf
             f"needed: {needed}; give a model.safetensors that 'train' wrote"
         )
     return model, info
-
-
-@contextmanager
-def _writable_folder(path: str) -> Iterator[Path]:
-    """The output folder, made if it is not there, and gone again if nothing was put into it.
-
-    OSError where it cannot be written.
-    """
-    folder = Path(path)
-    made: list[Path] = []  # the innermost first
-    try:
-        try:
-            made += [each for each in (folder, *folder.parents) if not each.exists()]
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise OSError(f"cannot write to --out {folder}: {error.strerror or error}") from error
-        for name in FILES:
-            if (folder / name).is_dir():
-                raise OSError(
-                    f"cannot write to --out {folder}: {name} is a folder there; "
-                    "remove it or name another --out"
-                )
-        yield folder
-    finally:
-        with suppress(OSError):  # a folder that is not empty stays, and those around it
-            for each in made:
-                each.rmdir()
 
 
 def _epoch_line(epoch: Epoch, epochs: int) -> str:
@@ -300,10 +247,10 @@ def _parser() -> argparse.ArgumentParser:
         "--model", choices=list(models.RECIPES), default="cnn", help="default: cnn"
     )
     _add_dataset(command, "mnist")
-    command.add_argument("--epochs", type=_count, metavar="N", help=_per_model("epochs"))
-    command.add_argument("--batch-size", type=_count, metavar="N", help=_per_model("batch_size"))
+    command.add_argument("--epochs", type=count, metavar="N", help=_per_model("epochs"))
+    command.add_argument("--batch-size", type=count, metavar="N", help=_per_model("batch_size"))
     command.add_argument(
-        "--lr", type=_rate, metavar="X", help=f"learning rate, cnn: its peak; {_per_model('lr')}"
+        "--lr", type=rate, metavar="X", help=f"learning rate, cnn: its peak; {_per_model('lr')}"
     )
     command.add_argument(
         "--optimizer",
@@ -311,21 +258,21 @@ def _parser() -> argparse.ArgumentParser:
         default="adam",
         help="default: adam; sgd has momentum 0.9",
     )
-    command.add_argument("--seed", type=_seed, default=0, metavar="N", help="default: 0")
+    add_seed(command)
     command.add_argument("--out", default="mnist-out", metavar="DIR", help="default: ./mnist-out")
-    _add_backend(command)
+    add_backend(command)
 
     command = _command(commands, "evaluate", evaluate)
     command.add_argument("model", metavar="MODEL", help="a model.safetensors that train wrote")
     _add_dataset(command, None)
-    _add_backend(command)
+    add_backend(command)
 
     command = _command(commands, "predict", predict)
     command.add_argument("model", metavar="MODEL", help="a model.safetensors that train wrote")
     command.add_argument(
         "images", metavar="IMAGE", nargs="+", help="PNG or JPEG, any size, dark or light digit"
     )
-    _add_backend(command)
+    add_backend(command)
 
     _command(commands, "backends", backends)
     return parser
@@ -359,36 +306,4 @@ def _add_dataset(command: argparse.ArgumentParser, default: str | None) -> None:
         default=default,
         help=f"default: {default or 'what the model was trained on'}",
     )
-    command.add_argument(
-        "--data",
-        metavar="DIR",
-        help=f"a folder with the IDX files or mnist.npz; default: {config.DATA}, else fetched",
-    )
-
-
-def _add_backend(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--backend", metavar="NAME", help=f"default: {config.BACKEND}, else the best usable"
-    )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**64:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2**64-1, got {text!r}")
-    return int(text)
-
-
-def _rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return value
+    add_data(command)
