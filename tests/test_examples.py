@@ -1,16 +1,24 @@
 """The examples: each is a test with a target."""
 
+import json
+import math
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
-from tinygrad_mnist.utils.data.idx import idx_header
+from tinygrad_mnist.utils.data import sources
+from tinygrad_mnist.utils.data.idx import DataError, idx_header
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "train_mnist.py"
@@ -22,6 +30,19 @@ PYTORCH = {
     "residual_cnn": [],
     "variational_autoencoder": ["plane.png", "reconstructions.png", "samples.png"],
     "vision_transformer": [],
+}
+# The reproductions of the published notebooks, and what each writes beside figures.json.
+PUBLISHED = {
+    "full_batch_mse": [
+        "accuracy.png",
+        "as_published.safetensors",
+        "digit.png",
+        "done_right.safetensors",
+    ],
+    "full_batch_cross_entropy": ["accuracy.png"],
+    "sgd_from_idx": ["accuracy.png", "first.png"],
+    "cnn_adagrad": ["curves.png", "grid.png"],
+    "keras_style": ["curves.png", "first_five.png"],
 }
 IMPORTS = {
     "import tinygrad_mnist as tg\n": "import torch as tg\n",
@@ -60,21 +81,31 @@ def accuracy(output: str) -> float:
     return float(found[1])
 
 
-@pytest.fixture(scope="module")
-def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_dataset(folder: Path, contrast: int) -> Path:
     """1,280 noisy squares, the place of each telling its class: 20 steps of 64."""
-    folder = tmp_path_factory.mktemp("squares")
     generator = np.random.default_rng(0)
     for part, count in (("train", 1280), ("t10k", 200)):
         labels = generator.integers(0, 10, count).astype(np.uint8)
         images = generator.integers(0, 60, (count, 28, 28)).astype(np.uint8)
         for image, label in zip(images, labels, strict=True):
             top, left = 14 * (label // 5), 5 * (label % 5)
-            image[top : top + 12, left : left + 5] += 150
+            image[top : top + 12, left : left + 5] += np.uint8(contrast)
         for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
             data = idx_header(array.shape) + array.tobytes()
             (folder / f"{part}-{kind}-ubyte").write_bytes(data)
     return folder
+
+
+@pytest.fixture(scope="module")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Squares that any network learns."""
+    return write_dataset(tmp_path_factory.mktemp("squares"), 150)
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """No squares at all: nothing to learn."""
+    return write_dataset(tmp_path_factory.mktemp("noise"), 0)
 
 
 def test_it_is_short() -> None:
@@ -173,6 +204,195 @@ def test_a_pytorch_script_reaches_its_target_within_ten_minutes(name: str, tmp_p
 def test_a_pytorch_script_reaches_its_quick_target(name: str, library: str, tmp_path: Path) -> None:
     done = run_example(name, library, tmp_path, "--quick")
     assert done.returncode == 0, done.stderr + done.stdout
+
+
+# ---- the published notebooks
+
+
+@pytest.fixture(scope="session")
+def mnist() -> None:
+    """Skips where MNIST cannot be had: no figure can be reached on other images."""
+    try:
+        sources.load("mnist")
+    except DataError as error:
+        pytest.skip(f"MNIST is not to be had: {error}")
+
+
+def reproduce(
+    name: str, backend: str, out: Path, *arguments: object
+) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+    """The process of one reproduction, and its figures.json."""
+    script = ROOT / "examples" / f"{name}.py"
+    done = run(backend, "--out", out, *arguments, script=script)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "Warning" not in done.stderr, done.stderr
+    path = out / "figures.json"
+    return done, json.loads(path.read_text()) if path.exists() else {}
+
+
+def check_files(name: str, out: Path) -> None:
+    assert sorted(path.name for path in out.iterdir()) == sorted([*PUBLISHED[name], "figures.json"])
+    for picture in out.glob("*.png"):
+        assert len(np.unique(np.asarray(Image.open(picture).convert("L")))) > 20
+
+
+@pytest.mark.usefixtures("mnist")
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_reproduction_reaches_its_quick_target(name: str, backend: str, tmp_path: Path) -> None:
+    done, found = reproduce(name, backend, tmp_path / "out", "--quick")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (found["example"], found["backend"], found["quick"]) == (name, backend, True)
+    assert sum(figure["met"] is True for figure in found["figures"]) >= 2
+    assert "MISSED" not in done.stdout
+    check_files(name, tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("mnist")
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_reproduction_reaches_the_published_figures(
+    name: str, backend: str, tmp_path: Path
+) -> None:
+    done, _ = reproduce(name, backend, tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_reproduction_that_misses_its_targets_says_so(
+    name: str, noise: Path, tmp_path: Path
+) -> None:
+    """Every file is written all the same, and the exit code is 1."""
+    arguments = ("--quick", "--data", noise, "--seed", 2**64 - 1)
+    done, found = reproduce(name, "numpy", tmp_path / "out", *arguments)
+    assert done.returncode == 1, done.stdout
+    missed = [figure for figure in found["figures"] if figure["met"] is False]
+    assert missed
+    assert done.stdout.count("MISSED") == len(missed)
+    targets = sum(figure["met"] is not None for figure in found["figures"])
+    assert f"{targets - len(missed)} of {targets} targets met" in done.stdout.splitlines()[-1]
+    check_files(name, tmp_path / "out")
+
+
+def test_the_convolutions_work_on_fashion(small_data: Path, tmp_path: Path) -> None:
+    arguments = ("--quick", "--data", small_data, "--dataset", "fashion")
+    done, found = reproduce("cnn_adagrad", "numpy", tmp_path / "out", *arguments)
+    assert done.returncode in (0, 1)
+    assert [figure["published"] for figure in found["figures"]] == [None]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nowhere"], "error: nowhere: no such folder; name one that holds "),
+        (["--out", __file__], f"error: cannot write to --out {__file__}: File exists\n"),
+        (["--backend", "nunpy"], "error: --backend is 'nunpy': there is no such backend"),
+    ],
+)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_a_reproduction_cannot_do_is_one_line(
+    name: str, arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    script = ROOT / "examples" / f"{name}.py"
+    done = run("numpy", *arguments, script=script, folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_wrong_option_is_explained(name: str, tmp_path: Path) -> None:
+    script = ROOT / "examples" / f"{name}.py"
+    done = run("numpy", "--seed", "-1", script=script, folder=tmp_path)
+    assert done.returncode == 2
+    assert "argument --seed: expected a whole number from 0 to 2**64-1, got '-1'" in done.stderr
+
+
+def test_an_interrupted_reproduction_leaves_no_figures(small_data: Path, tmp_path: Path) -> None:
+    script = ROOT / "examples" / "full_batch_cross_entropy.py"
+    process = subprocess.Popen(
+        [sys.executable, script, "--data", small_data, "--out", "out", "--backend", "numpy"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # where tests run in the background, Ctrl-C is ignored, and a child inherits that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    )
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "out").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr.splitlines()[-1]) == (130, "interrupted")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module that the reproductions share."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    return pytest.importorskip("published", reason="examples/ is not there")
+
+
+def test_a_figure_is_met_or_missed_and_nan_is_missed(
+    published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = published.Run(Namespace(seed=2**64 - 1), tmp_path)
+    found.near("near", 0.5, np.float64(0.51), ".2%", within=0.02)
+    found.near("not near", 0.5, 0.53, ".2%", within=0.02)
+    found.near("no number", 0.5, math.nan, ".2%", within=0.02)
+    found.agrees("agrees", 2.0, 2.3, ".4f", relative=0.2)
+    found.agrees("disagrees", 2.0, 2.5, ".4f", relative=0.2)
+    found.agrees("no number", 2.0, math.nan, ".4f", relative=0.2)
+    found.above("above", 0.93, ".2%", least=0.92)
+    found.above("not above", 0.92, ".2%", least=0.92)
+    found.above("no number", math.nan, ".2%", least=0.92)
+    found.tell("told", 3, "g", published=1)
+    assert [f.met for f in found.figures] == [*[True, False, False] * 3, None]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["published", "here", "target"]
+    assert lines[1].split() == ["near", "50.00%", "51.00%", "±", "2", "points", "ok"]
+    assert lines[8].split()[-4:] == ["92.00%", "above", "92.00%", "MISSED"]
+    assert lines[10].split() == ["told", "1", "3"]
+    assert len({line.index(cell) for line, cell in zip(lines[1:3], ("±", "±"), strict=True)}) == 1
+    assert found.seeds(3) == [2**64 - 1, 0, 1]
+
+
+def test_figures_without_a_number_are_null(published: Any) -> None:
+    assert published._jsonable({"a": [math.nan, 1.0, -math.inf], "b": "x"}) == {
+        "a": [None, 1.0, None],
+        "b": "x",
+    }
+
+
+def test_the_published_weights_are_kept_without_pickle(small_data: Path, tmp_path: Path) -> None:
+    """They are what another reader of safetensors finds: float64, in the notebook's layout."""
+    reproduce("full_batch_mse", "numpy", tmp_path, "--quick", "--data", small_data)
+    for name in ("as_published", "done_right"):
+        found = load_file(tmp_path / f"{name}.safetensors")
+        shapes = {key: (value.shape, str(value.dtype)) for key, value in found.items()}
+        assert shapes == {
+            "w1": ((784, 32), "float64"),
+            "w2": ((32, 16), "float64"),
+            "w3": ((16, 10), "float64"),
+        }
+
+
+# ---- the tour
+
+
+def test_the_tour_gives_the_same_numbers_on_each_backend() -> None:
+    script = ROOT / "examples" / "scripting.py"
+    assert len(script.read_text().splitlines()) <= 60
+    done = run("numpy", script=script)
+    assert done.returncode == 0, done.stderr
+    last = re.search(r"^numpy, numba.*: at most (\S+) apart\n\Z", done.stdout, re.M)
+    assert last, done.stdout
+    assert float(last[1]) <= 1e-12
 
 
 # ---- the figures of the reference training

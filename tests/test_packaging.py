@@ -391,6 +391,42 @@ def test_an_installed_wheel_trains(
     assert (tmp_path / "out" / "model.safetensors").stat().st_size > 400_000
 
 
+TRAINED = """
+import json, sys
+from tinygrad_mnist.backend import current
+from tinygrad_mnist.cli import main
+
+assert main(["train", "--model", "mlp", "--epochs", "1", *sys.argv[1:]]) == 0
+print(json.dumps(getattr(current(), "calls", {})))
+"""
+
+
+def test_a_backend_of_another_package_is_installed_and_trains(
+    tmp_path: Path, wheel: Path, small: Path
+) -> None:
+    """The one in examples/: known by its name, with NumPy's losses, and its calls counted."""
+    environment = Environment(tmp_path / "environment")
+    third_party = ROOT / "examples" / "third_party_backend"
+    environment.install(wheel, copied(third_party, tmp_path / "third_party_backend"))
+    listed = environment.run("-m", "tinygrad_mnist", "backends").splitlines()
+    assert [line.strip("* ").split() for line in listed[:3]] == [
+        ["numpy", "usable"],
+        ["numba", "usable"],
+        ["counting", "usable"],
+    ]
+    losses, calls = {}, {}
+    for name in ("numpy", "counting"):
+        options = ("--data", small, "--out", tmp_path / name)
+        said = environment.run("-c", TRAINED, *options, TINYGRAD_MNIST_BACKEND=name)
+        calls[name] = json.loads(said.splitlines()[-1])
+        losses[name] = json.loads((tmp_path / name / "history.json").read_text())["steps"]["loss"]
+    assert losses["counting"] == losses["numpy"]
+    assert len(losses["numpy"]) == 2
+    # Two layers, in two steps and one batch of the test; one update for all parameters.
+    assert (calls["counting"]["linear"], calls["counting"]["adam_"]) == (6, 2)
+    assert calls["numpy"] == {}
+
+
 IMPORTED = """
 import json, sys
 import numpy, numpy.random

@@ -44,9 +44,9 @@ class Status:
 
 
 def registered() -> dict[str, str]:
-    """Every known backend's name and ``module:Class``, those of other packages included."""
-    found = {entry.name: entry.value for entry in _entry_points()}
-    return found | _BUILTIN
+    """Every known backend's name and ``module:Class``: our own first, then other packages'."""
+    others = {entry.name: entry.value for entry in _entry_points() if entry.name not in _BUILTIN}
+    return _BUILTIN | others
 
 
 def statuses() -> list[Status]:

@@ -1,10 +1,12 @@
-"""The picture of a training's course, ``curves.png``."""
+"""The pictures: a training's course, curves side by side, and digits with what a model says."""
 
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +15,7 @@ from tinygrad_mnist.utils.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH, HEIGHT, DPI = 9.0, 3.8, 110
 _LONGEST_CURVE = 300
@@ -32,7 +35,24 @@ _STEPS: dict[str, Any] = {
     "zorder": 1,
 }
 
+# What several curves in one panel are drawn in, one after the other.
+_CURVES: tuple[dict[str, Any], ...] = (
+    {"color": "#D55E00", "marker": "s", "linestyle": "-"},
+    {"color": "#0072B2", "marker": "o", "linestyle": "--"},
+    {"color": "#009E73", "marker": "^", "linestyle": ":"},
+)
+_WRONG = "#D55E00"
+_CELL = 1.15  # inches: a digit of 28 pixels with a line above it, where there are many
+
 _Floats = npt.NDArray[np.float64]
+
+
+class Curve(NamedTuple):
+    """One line of a panel: its name, and its points."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
 
 
 def plot_history(history: dict[str, Any], path: str | Path) -> None:
@@ -48,34 +68,123 @@ def plot_history(history: dict[str, Any], path: str | Path) -> None:
     write_whole(path, _draw(history))
 
 
-def _draw(history: dict[str, Any]) -> bytes:
-    """The PNG, whose bytes depend on the history and matplotlib's version alone."""
+def plot_curves(
+    panels: Mapping[str, Sequence[Curve]], path: str | Path, *, xlabel: str, title: str
+) -> None:
+    """Write a PNG of one panel per entry of ``panels``, whose key names the vertical axis.
+
+    Curves of one label look alike in every panel, and one legend above names them: at most three.
+    Values that are not finite leave a gap. Replaces what is at ``path``, in one go. Raises OSError
+    where it cannot be written.
+    """
+    labels = list(dict.fromkeys(curve.label for curves in panels.values() for curve in curves))
+    styles = dict(zip(labels, _CURVES, strict=False))
+    width = WIDTH * max(len(panels), 1.3) / 2
+    figure = _figure(width, HEIGHT)
+    figure.subplots_adjust(left=0.8 / width, right=0.985, bottom=0.13, top=0.8, wspace=0.22)
+    handles: dict[str, Any] = {}
+    for axes, (ylabel, curves) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        for label, x, y in curves:
+            (handles[label],) = axes.plot(
+                x, _finite(list(y)), label=label, markersize=4, linewidth=1.4, **styles[label]
+            )
+        axes.set_ylabel(ylabel)
+        _finish(axes, xlabel)
+    _head(figure, title, list(handles.values()), labels)
+    write_whole(path, _png(figure))
+
+
+def plot_digits(
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.integer[Any]],
+    probabilities: npt.NDArray[np.floating[Any]],
+    path: str | Path,
+    *,
+    classes: Sequence[str] = tuple("0123456789"),
+) -> None:
+    """Write a PNG of images in rows, each with the likeliest class and its probability.
+
+    ``images`` (N, H, W) uint8, ``labels`` (N,) and ``probabilities`` (N, classes). What is not of
+    its ``labels``'s class is drawn in another colour, and told what it is. Replaces what is at
+    ``path``, in one go. Raises OSError where it cannot be written.
+    """
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    cell = max(_CELL, 2.4 / columns)
+    figure = _figure(cell * columns, 1.18 * cell * rows)
+    figure.subplots_adjust(
+        left=0.01, right=0.99, bottom=0.01, top=1 - 0.2 / rows, wspace=0.06, hspace=0.26
+    )
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.axis("off")
+    for axes, image, label, chances in zip(grid, images, labels, probabilities, strict=False):
+        best = int(chances.argmax())
+        wrong = best != label
+        axes.imshow(_coloured(image, wrong))
+        text = f"{classes[best]}  {chances[best]:.1%}"
+        axes.set_title(
+            f"{text}, is {classes[label]}" if wrong else text,
+            fontsize=7.5,
+            pad=2,
+            color=_WRONG if wrong else "black",
+            fontweight="bold" if wrong else "normal",
+        )
+    write_whole(path, _png(figure))
+
+
+def _coloured(image: npt.NDArray[np.uint8], wrong: bool) -> npt.NDArray[np.uint8]:
+    """The image (H, W) as red, green, blue (H, W, 3): grey, or orange where it is wrong."""
+    full = np.array([255, 150, 60] if wrong else [255, 255, 255])
+    return (image[..., None] / 255 * full).astype(np.uint8)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches."""
     # Without pyplot: it is slow to import, and may look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI)
+    figure = Figure(figsize=(width, height), dpi=DPI)
     FigureCanvasAgg(figure)
-    figure.subplots_adjust(left=0.09, right=0.985, bottom=0.13, top=0.8, wspace=0.22)
-    figure.text(0.09, 0.925, _title(history), fontsize=12, fontweight="bold")
-    loss, accuracy = figure.subplots(1, 2)
-    _draw_loss(loss, history)
-    _draw_accuracy(accuracy, history)
-    for axes in (loss, accuracy):
-        _finish(axes)
-    # Above both panels, where it hides no point.
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    """The picture, whose bytes depend on what is drawn and matplotlib's version alone."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+    return png.getvalue()
+
+
+def _head(figure: Figure, title: str, handles: list[Any], labels: list[str]) -> None:
+    """The title, and the legend above the panels, where it hides no point."""
+    left = figure.subplotpars.left
+    figure.text(left, 0.925, title, fontsize=12, fontweight="bold")
     figure.legend(
-        *loss.get_legend_handles_labels(),
+        handles,
+        labels,
         loc="center left",
-        bbox_to_anchor=(0.083, 0.865),
+        bbox_to_anchor=(left - 0.007, 0.865),
         ncols=3,
         fontsize=9,
         frameon=False,
         borderpad=0,
     )
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
-    return png.getvalue()
+
+
+def _draw(history: dict[str, Any]) -> bytes:
+    figure = _figure(WIDTH, HEIGHT)
+    figure.subplots_adjust(left=0.09, right=0.985, bottom=0.13, top=0.8, wspace=0.22)
+    loss, accuracy = figure.subplots(1, 2)
+    _draw_loss(loss, history)
+    _draw_accuracy(accuracy, history)
+    for axes in (loss, accuracy):
+        _finish(axes, "epoch")
+    _head(figure, _title(history), *loss.get_legend_handles_labels())
+    return _png(figure)
 
 
 def _title(history: dict[str, Any]) -> str:
@@ -132,11 +241,11 @@ def _draw_pair(
         )
 
 
-def _finish(axes: Axes) -> None:
-    """Whole epochs below, a faint grid and no box."""
+def _finish(axes: Axes, xlabel: str) -> None:
+    """Whole numbers below, a faint grid and no box."""
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
-    axes.set_xlabel("epoch")
+    axes.set_xlabel(xlabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.grid(color="#E6E6E6", linewidth=0.7)
     axes.set_axisbelow(True)

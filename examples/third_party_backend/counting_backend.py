@@ -1,0 +1,55 @@
+"""A backend of another package: the contract's own kernels on NumPy, each call of them counted."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import sys
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinygrad_mnist.contract import kernel_names
+from tinygrad_mnist.kernels import Backend
+
+SHOWN = 10
+
+
+class CountingBackend(Backend):
+    """NumPy, with ``calls``: how often each kernel was called, by ops or by other kernels.
+
+    At the end of the process, those called most are printed to the error stream.
+    """
+
+    name = "counting"
+    xp = np
+    array_type = np.ndarray
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        atexit.register(self._report)
+
+    def _report(self) -> None:
+        if not self.calls:
+            return
+        print(f"counting backend: {self.calls.total():,} kernel calls", file=sys.stderr)
+        for name, count in self.calls.most_common(SHOWN):
+            print(f"{count:>12,}  {name}", file=sys.stderr)
+
+
+def _counted(name: str) -> Callable[..., Any]:
+    """The kernel of that name, counted; with its signature and its marks, as the contract asks."""
+    kernel = getattr(Backend, name)
+
+    @functools.wraps(kernel)
+    def counted(self: CountingBackend, *arrays: Any, **options: Any) -> Any:
+        self.calls[name] += 1
+        return kernel(self, *arrays, **options)
+
+    return counted
+
+
+for _name in kernel_names():
+    setattr(CountingBackend, _name, _counted(_name))
