@@ -196,6 +196,7 @@ def reproduce(run: Run) -> None:
         arrays.test_labels[[SHOWN, SHOWN]],
         answers.numpy(),
         run.file("digit.png"),
+        headings=["as published", "done right"],
     )
     curves = [
         Curve(name, range(1, len(found) + 1), found)

@@ -114,7 +114,11 @@ def reproduce(run: Run) -> None:
 
     answers = np.stack([published, unlearned.numpy(), learned.numpy()])
     plot_digits(
-        arrays.test_images[[0, 0, 0]], arrays.test_labels[[0, 0, 0]], answers, run.file("first.png")
+        arrays.test_images[[0, 0, 0]],
+        arrays.test_labels[[0, 0, 0]],
+        answers,
+        run.file("first.png"),
+        headings=["published", f"after {epochs} such epochs", "learning"],
     )
     numbers = range(1, epochs + 1)
     plot_curves(

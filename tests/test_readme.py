@@ -11,6 +11,10 @@ from tinygrad_mnist import cli, config
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    Path("README.md"),
+    *(Path("examples", each, "README.md") for each in ("", "third_party_backend")),
+]
 
 
 def blocks(language: str) -> list[str]:
@@ -42,9 +46,19 @@ def test_commands_are_understood() -> None:
         assert callable(arguments.run)
 
 
-def test_links_lead_to_files() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+        found = ROOT / page.parent / target
+        assert target.startswith("https://") or found.exists(), target
+
+
+def test_the_examples_are_all_told_of_and_there() -> None:
+    named = [set(re.findall(r"\bexamples/(\w+\.py)", (ROOT / page).read_text())) for page in PAGES]
+    there = {path.name for path in (ROOT / "examples").glob("*.py")}
+    assert set().union(*named) <= there
+    told = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    assert [name for name in there if name not in told] == []
 
 
 def test_the_plan_names_what_is_there() -> None:

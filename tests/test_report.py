@@ -1,4 +1,4 @@
-"""``plot_history``: the picture is there, whole, whatever the training came to."""
+"""The pictures are there, whole, whatever the training came to."""
 
 import copy
 import math
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinygrad_mnist.report import plot_history
+from tinygrad_mnist.report import Curve, plot_curves, plot_digits, plot_history
 
 PER_EPOCH = 50
 TRAIN_BLUE, TEST_VERMILION = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
@@ -173,3 +173,80 @@ def test_without_pyplot_and_late(tmp_path: Path) -> None:
         [sys.executable, "-c", program, str(path)], check=True, cwd=Path(__file__).parent.parent
     )
     pixels(path)
+
+
+# ---- curves beside each other
+
+
+def picture(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def test_curves_of_one_label_look_alike_in_each_panel(tmp_path: Path) -> None:
+    x = [1, 2, 3]
+    panels = {
+        "loss": [Curve("published", x, [3, 2, 1]), Curve("here", x, [3, math.nan, 1])],
+        "accuracy": [Curve("here", x, [0.1, 0.5, 0.9])],
+    }
+    plot_curves(panels, tmp_path / "curves.png", xlabel="epoch", title="Two")
+    found = picture(tmp_path / "curves.png")[80:]
+    assert found.shape == (418 - 80, 990, 3)
+    first, second = TEST_VERMILION, TRAIN_BLUE
+    assert [has(found[:, :495], colour) for colour in (first, second)] == [True, True]
+    assert [has(found[:, 495:], colour) for colour in (first, second)] == [False, True]
+    assert os.listdir(tmp_path) == ["curves.png"]
+
+
+def test_curves_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    four = {"loss": [Curve(label, [1], [1.0]) for label in "abcd"]}
+    for panels, got in ((four, r"\['a', 'b', 'c', 'd'\]"), ({}, "0 panels")):
+        with pytest.raises(ValueError, match=f"expected a panel and at most 3 labels, got .*{got}"):
+            plot_curves(panels, tmp_path / "curves.png", xlabel="epoch", title="")
+    assert not os.listdir(tmp_path)
+
+
+# ---- digits
+
+ORANGE = (255, 150, 60)  # what is wrong
+
+
+def digits(count: int, wrong: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """White images, their labels, and probabilities that miss those of the last ``wrong``."""
+    labels = np.arange(count) % 10
+    said = np.where(np.arange(count) < count - wrong, labels, (labels + 1) % 10)
+    images = np.full((count, 28, 28), 255, np.uint8)
+    return images, labels, 0.02 + 0.8 * np.eye(10)[said]
+
+
+@pytest.mark.parametrize(
+    ("count", "wrong", "rows", "columns"),
+    [(1, 0, 1, 1), (1, 1, 1, 1), (5, 1, 1, 5), (7, 2, 3, 3), (64, 5, 8, 8)],
+)
+def test_what_is_wrong_has_another_colour(
+    count: int, wrong: int, rows: int, columns: int, tmp_path: Path
+) -> None:
+    plot_digits(*digits(count, wrong), tmp_path / "digits.png")
+    found = picture(tmp_path / "digits.png")
+    height, width, _ = found.shape
+    orange = (np.abs(found - ORANGE).max(axis=2) < 3).mean()
+    cell = 1 / (rows * columns)
+    assert 0.6 * wrong * cell <= orange <= wrong * cell
+    assert height / rows >= width / columns  # there is a line above each
+
+
+def test_headings_and_long_names_stay_within_the_picture(tmp_path: Path) -> None:
+    names = ["an ankle boot"] * 10
+    plain, full = tmp_path / "plain.png", tmp_path / "full.png"
+    plot_digits(*digits(3, 3), plain)
+    plot_digits(*digits(3, 3), full, classes=names, headings=["first", "second", "third"])
+    assert picture(full).shape[0] > picture(plain).shape[0]
+    edges = picture(full)
+    assert (edges[:2] == 255).all()
+
+
+def test_no_digits_at_all(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected at least one image, got none"):
+        plot_digits(*digits(0, 0), tmp_path / "digits.png")
+    assert not os.listdir(tmp_path)

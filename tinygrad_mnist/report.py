@@ -42,7 +42,8 @@ _CURVES: tuple[dict[str, Any], ...] = (
     {"color": "#009E73", "marker": "^", "linestyle": ":"},
 )
 _WRONG = "#D55E00"
-_CELL = 1.15  # inches: a digit of 28 pixels with a line above it, where there are many
+_CELL, _LINE = 1.15, 0.13  # inches: a digit of 28 pixels, where there are many; a line above it
+_ONE_ROW = 6  # so many images stand side by side
 
 _Floats = npt.NDArray[np.float64]
 
@@ -73,11 +74,16 @@ def plot_curves(
 ) -> None:
     """Write a PNG of one panel per entry of ``panels``, whose key names the vertical axis.
 
-    Curves of one label look alike in every panel, and one legend above names them: at most three.
-    Values that are not finite leave a gap. Replaces what is at ``path``, in one go. Raises OSError
-    where it cannot be written.
+    Curves of one label look alike in every panel, and one legend above names them. Values that are
+    not finite leave a gap. Replaces what is at ``path``, in one go. ValueError for no panel and for
+    more than three labels, OSError where it cannot be written.
     """
     labels = list(dict.fromkeys(curve.label for curves in panels.values() for curve in curves))
+    if not panels or len(labels) > len(_CURVES):
+        raise ValueError(
+            f"plot_curves: expected a panel and at most {len(_CURVES)} labels, got {len(panels)} "
+            f"panels and the labels {labels}"
+        )
     styles = dict(zip(labels, _CURVES, strict=False))
     width = WIDTH * max(len(panels), 1.3) / 2
     figure = _figure(width, HEIGHT)
@@ -103,35 +109,50 @@ def plot_digits(
     path: str | Path,
     *,
     classes: Sequence[str] = tuple("0123456789"),
+    headings: Sequence[str] = (),
 ) -> None:
-    """Write a PNG of images in rows, each with the likeliest class and its probability.
+    """Write a PNG of images in rows, each below its likeliest class and the probability of that.
 
-    ``images`` (N, H, W) uint8, ``labels`` (N,) and ``probabilities`` (N, classes). What is not of
-    its ``labels``'s class is drawn in another colour, and told what it is. Replaces what is at
-    ``path``, in one go. Raises OSError where it cannot be written.
+    ``images`` (N, H, W) uint8, ``labels`` (N,) and ``probabilities`` (N, classes). An image whose
+    label is another class is drawn in another colour, with that class's name. ``headings`` (N) are
+    put above. Replaces what is at ``path``, in one go. ValueError for no image, OSError where it
+    cannot be written.
     """
-    columns = math.ceil(math.sqrt(len(images)))
+    if not len(images):
+        raise ValueError("plot_digits: expected at least one image, got none")
+    best = probabilities.argmax(1)
+    wrong = best != labels
+    texts = [
+        "\n".join(
+            [
+                *headings[i : i + 1],
+                f"{classes[best[i]]}  {probabilities[i].max():.1%}",
+                *([f"is {classes[labels[i]]}"] if wrong[i] else []),
+            ]
+        )
+        for i in range(len(images))
+    ]
+    lines = 1 + max(text.count("\n") for text in texts)
+
+    columns = len(images) if len(images) <= _ONE_ROW else math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
+    above = _LINE * lines
     cell = max(_CELL, 2.4 / columns)
-    figure = _figure(cell * columns, 1.18 * cell * rows)
+    figure = _figure(cell * columns, (cell + above) * rows)
     figure.subplots_adjust(
-        left=0.01, right=0.99, bottom=0.01, top=1 - 0.2 / rows, wspace=0.06, hspace=0.26
+        left=0.01,
+        right=0.99,
+        bottom=0.01,
+        top=1 - above / (cell + above) / rows,
+        wspace=0.06,
+        hspace=above / cell,
     )
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.axis("off")
-    for axes, image, label, chances in zip(grid, images, labels, probabilities, strict=False):
-        best = int(chances.argmax())
-        wrong = best != label
-        axes.imshow(_coloured(image, wrong))
-        text = f"{classes[best]}  {chances[best]:.1%}"
-        axes.set_title(
-            f"{text}, is {classes[label]}" if wrong else text,
-            fontsize=7.5,
-            pad=2,
-            color=_WRONG if wrong else "black",
-            fontweight="bold" if wrong else "normal",
-        )
+    for axes, image, text, bad in zip(grid, images, texts, wrong, strict=False):
+        axes.imshow(_coloured(image, bad))
+        axes.set_title(text, fontsize=7, pad=2, color=_WRONG if bad else "black")
     write_whole(path, _png(figure))
 
 
