@@ -65,14 +65,14 @@ def train(model, images, test_images, epochs, **settings):
     batches = DataLoader(images, batch_size=BATCH, shuffle=True)
     test = DataLoader(test_images, batch_size=500)
     for _ in range(epochs):
-        total = 0.0
+        losses = []
         for x, y in batches:
             loss = F.nll_loss(model(x), y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            total += loss.item()
-        yield total / len(batches), training.evaluate(model, test)[1]
+            losses.append(loss.detach())
+        yield tg.stack(losses).mean().item(), training.evaluate(model, test)[1]
 
 
 def as_published(run, images):

@@ -275,6 +275,33 @@ def test_a_reproduction_that_misses_its_targets_says_so(
     check_files(name, tmp_path / "out")
 
 
+# A backend that is no NumPy array's, and refuses to be taken for one, as a device's would.
+ON_A_DEVICE = """
+import runpy, sys
+import tinygrad_mnist
+from strict_backend import StrictBackend
+
+tinygrad_mnist.set_backend(StrictBackend())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_reproduction_runs_where_arrays_are_on_a_device(
+    name: str, small_data: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "on_a_device.py"
+    folder = str(ROOT / "examples")
+    script.write_text(f"import sys; sys.path.insert(0, {folder!r})\n{ON_A_DEVICE}")
+    example = ROOT / "examples" / f"{name}.py"
+    arguments = ("--quick", "--data", small_data, "--out", tmp_path / "out")
+    done = run("numpy", example, *arguments, script=script)
+    assert done.returncode in (0, 1)
+    assert re.search(r"^\w+ on strict: \d+ of \d+ targets met", done.stdout, re.M), done.stderr
+    check_files(name, tmp_path / "out")
+
+
 def test_the_convolutions_work_on_fashion(small_data: Path, tmp_path: Path) -> None:
     arguments = ("--quick", "--data", small_data, "--dataset", "fashion")
     done, found = reproduce("cnn_adagrad", "numpy", tmp_path / "out", *arguments)
