@@ -24,7 +24,7 @@ gradient, and with a rate of 0.02: that took all ten to 98.4 to 98.6%.
 
 import sys
 
-from published import Run, main
+from published import SHOWN, Run, main
 
 import tinygrad_mnist as tg
 import tinygrad_mnist.nn.functional as F
@@ -98,24 +98,12 @@ def done_right(run, model, images, test_images):
     epochs, least = (1, targets[1]) if run.options.quick else (10, targets[0])
     settings = {"lr": 0.02, "initial_accumulator_value": 0.1}
     course = list(train(model, images, test_images, epochs, **settings))
-    run.above(f"done right, accuracy in epoch {epochs - 1}", course[-1][1], ".2%", least=least)
+    run.at_least(f"done right, accuracy in epoch {epochs - 1}", course[-1][1], ".2%", least=least)
     return course
 
 
-def reproduce(run: Run) -> None:
-    name = run.options.dataset
-    arrays = run.arrays(name)
-    images, test_images = (
-        ImageDataset(x, y, *datasets.STATISTICS[name])
-        for x, y in (
-            (arrays.train_images, arrays.train_labels),
-            (arrays.test_images, arrays.test_labels),
-        )
-    )
-    courses, model = {}, Net()
-    if name == "mnist":  # nothing is published for the other
-        courses["as published: one set"] = as_published(run, test_images)
-    courses["done right"] = done_right(run, model, images, test_images)
+def draw(run, model, courses, arrays, test_images):
+    """Error and accuracy by epoch, and 64 test images with what the model says of them."""
     panels = {
         quantity: [
             Curve(label, range(len(course)), [each[i] for each in course])
@@ -123,24 +111,38 @@ def reproduce(run: Run) -> None:
         ]
         for i, quantity in enumerate(("error in training", "test accuracy"))
     }
-    title = f"Convolutions and Adagrad on {name}"
-    plot_curves(panels, run.file("curves.png"), xlabel="epoch", title=title)
-    x, y = next(iter(DataLoader(test_images, batch_size=64)))
+    title = f"Convolutions and Adagrad on {run.options.dataset}"
+    plot_curves(panels, run.out / "curves.png", xlabel="epoch", title=title)
+
+    x, y = next(iter(DataLoader(test_images, batch_size=SHOWN)))
     with tg.no_grad():
         probabilities = model.eval()(x).exp()
-    classes = DATASETS[name][0].classes
+    classes = DATASETS[run.options.dataset][0].classes
     plot_digits(
-        arrays.test_images[:64],
+        arrays.test_images[:SHOWN],
         y.numpy(),
         probabilities.numpy(),
-        run.file("grid.png"),
+        run.out / "grid.png",
         classes=[each.partition(" - ")[0] for each in classes],
     )
 
 
+def reproduce(run: Run) -> None:
+    name = run.options.dataset
+    arrays = run.arrays(name)
+    statistics = datasets.STATISTICS[name]
+    images = ImageDataset(arrays.train_images, arrays.train_labels, *statistics)
+    test_images = ImageDataset(arrays.test_images, arrays.test_labels, *statistics)
+    courses, model = {}, Net()
+    if name == "mnist":  # nothing is published for the other
+        courses["as published"] = as_published(run, test_images)
+    courses["done right"] = done_right(run, model, images, test_images)
+    draw(run, model, courses, arrays, test_images)
+
+
 def add_options(parser):
-    parser.add_argument("--dataset", choices=list(DATASETS), default="mnist")
+    parser.add_argument("--dataset", choices=list(DATASETS), default="mnist", help="default: mnist")
 
 
 if __name__ == "__main__":
-    sys.exit(main(__doc__, reproduce, add_options))
+    sys.exit(main(__doc__, reproduce, ["curves.png", "grid.png"], add_options))

@@ -5,24 +5,24 @@
 
 Follows 001_c3723feb9f9152e6, forward and backward passes written by hand in NumPy: 784-100-10,
 sigmoid, softmax cross-entropy, learning rate 0.1. The notebook trains ten networks from new
-weights, with 100, 200 … 1,000 steps; here one run of 1,000 is tested at each hundred, a fifth of
-the work for the same figures. The notebook's seed is not known, so three runs are made, of
-``--seed`` and the two after it, and their means compared; --quick is one run of 200 steps.
+weights, with 100, 200 … 1,000 steps; here one run of 1,000 is tested at each hundred. The
+notebook's seed is not known, so three runs are made, of ``--seed`` and the two after it, and their
+means compared; --quick is one run of 200 steps.
 
 Everything is float32 where the notebook computes in float64: twice as fast, and the accuracies
-are the same. A published epsilon in the logarithm is not needed: log-softmax does not overflow.
+are the same. The published epsilon in the logarithm is not needed: log-softmax does not overflow.
 """
 
 import sys
 import time
 from statistics import mean
 
-from published import Run, main
-from tqdm import tqdm
+import numpy as np
+from published import Run, as_tensors, main
 
 import tinygrad_mnist as tg
 import tinygrad_mnist.nn.functional as F
-from tinygrad_mnist import nn, optim
+from tinygrad_mnist import nn, optim, training
 from tinygrad_mnist.report import Curve, plot_curves
 
 # Test accuracy in percent after 100, 200 … 1,000 steps, and steps per second of the last run.
@@ -43,7 +43,7 @@ def train(x, y, x_test, y_test, steps):
     model = nn.Sequential(dense(784, 100), nn.Sigmoid(), dense(100, 10))
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     accuracies, start = [], time.perf_counter()
-    for step in tqdm(range(1, steps + 1), unit="step", leave=False, disable=None):
+    for step in training.progress(range(1, steps + 1), "training", unit="step"):
         loss = F.cross_entropy(model(x), y)
         optimizer.zero_grad()
         loss.backward()
@@ -64,18 +64,12 @@ def allowed(step, quick):
 def reproduce(run: Run) -> None:
     quick = run.options.quick
     steps = 200 if quick else 1000
-    arrays = run.arrays()
-    x, x_test = (
-        tg.tensor(images.reshape(-1, 784)).float() / 255
-        for images in (arrays.train_images, arrays.test_images)
-    )
-    y, y_test = (tg.tensor(labels).long() for labels in (arrays.train_labels, arrays.test_labels))
-
+    x, y, x_test, y_test = as_tensors(run.arrays(), lambda pixels: np.float32(pixels) / 255)
     runs = {}
     for seed in run.seeds(1 if quick else 3):
         tg.manual_seed(seed)
         runs[seed], speed = train(x, y, x_test, y_test, steps)
-        run.tell(f"seed {seed}: steps per second", speed, ".2f", published=PUBLISHED_SPEED)
+        run.tell(f"seed {seed}: steps per second", speed, ".2f", PUBLISHED_SPEED)
         run.tell(f"seed {seed}: accuracy at {steps}", runs[seed][-1], ".2%")
     hundreds = range(100, steps + 1, 100)
     means = [mean(found) for found in zip(*runs.values(), strict=True)]
@@ -89,11 +83,11 @@ def reproduce(run: Run) -> None:
                 Curve(f"here, {len(runs)} run{'s' if len(runs) > 1 else ''}", hundreds, means),
             ]
         },
-        run.file("accuracy.png"),
+        run.out / "accuracy.png",
         xlabel="step",
         title="784-100-10, all images in each step",
     )
 
 
 if __name__ == "__main__":
-    sys.exit(main(__doc__, reproduce))
+    sys.exit(main(__doc__, reproduce, ["accuracy.png"]))

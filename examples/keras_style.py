@@ -7,7 +7,8 @@ Follows 004_d8b62eb91225ae4d, TensorFlow's first tutorial: flatten, 128 ReLU, dr
 logits, cross-entropy, Adam, 5 epochs in batches of 32 of pixels from 0 to 1. The layers begin as
 Keras's (Glorot's uniform weights, biases of 0), and Adam has Keras's epsilon. The notebook's seed
 is not known, so three models are trained, with ``--seed`` and the two after it, and the mean
-compared; --quick trains one, for one epoch.
+compared; --quick trains one, for one epoch. Each epoch ends with a test, which Keras makes where it
+is given ``validation_data``.
 """
 
 import math
@@ -97,27 +98,27 @@ def reproduce(run: Run) -> None:
     with tg.no_grad():
         probabilities = probability_model(x)
 
-    run.tell("untrained loss, first image", before[0][0], ".4f", published=UNTRAINED_LOSS)
-    one_in_ten = -math.log(1 / 10)
-    run.near("untrained loss, −log(1/10) expected", one_in_ten, before[0][1], ".4f", within=0.3)
+    run.tell("untrained loss, first image", before[0][0], ".4f", UNTRAINED_LOSS)
+    loss, expected = before[0][1], -math.log(1 / 10)
+    run.about("untrained loss, 500 images", loss, ".4f", expected=expected, within=0.3)
     losses, accuracies = zip(*tests, strict=True)
     if run.options.quick:
-        run.above("accuracy after 1 epoch", accuracies[0], ".2%", least=0.95)
+        run.at_least("accuracy after 1 epoch", accuracies[0], ".2%", least=0.95)
     else:
         run.near("accuracy, mean", ACCURACY, mean(accuracies), ".2%", within=0.003)
         run.near("loss, mean", LOSS, mean(losses), ".4f", within=0.008)
     for i, published in enumerate(PROBABILITIES):
         here = probabilities[i, y[i]].item()
-        run.tell(f"test image {i}: it is a {y[i].item()}", here, ".4%", published=published)
+        run.tell(f"test image {i}, probability of a {y[i].item()}", here, ".4%", published)
 
     plot_digits(
-        arrays.test_images[:5], y.numpy(), probabilities.numpy(), run.file("first_five.png")
+        arrays.test_images[:5], y.numpy(), probabilities.numpy(), run.out / "first_five.png"
     )
     history = histories[0].as_dict(
         model="784-128-10", dataset="mnist", backend=current().name, seed=run.options.seed
     )
-    plot_history(history, run.file("curves.png"))
+    plot_history(history, run.out / "curves.png")
 
 
 if __name__ == "__main__":
-    sys.exit(main(__doc__, reproduce))
+    sys.exit(main(__doc__, reproduce, ["first_five.png", "curves.png"]))

@@ -10,21 +10,26 @@ import datetime
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import shlex
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 import tinygrad_mnist as tg
 from tinygrad_mnist import command
 from tinygrad_mnist.backend import current
-from tinygrad_mnist.utils.data import sources
-from tinygrad_mnist.utils.files import write_whole
+from tinygrad_mnist.utils.data import DataError, sources
 
 WIDTHS = (42, 20, 20)  # of the table's columns
+SHOWN = 64  # so many test images may be shown
+ROUNDING = 1e-12  # a figure at its very limit is met
 
 
 @dataclass
@@ -43,13 +48,20 @@ class Run:
     """One reproduction under way: what was asked for, and the figures so far."""
 
     options: argparse.Namespace  # backend, seed, data, out, quick, and the example's own
-    out: Path
+    out: Path  # where its files are written
     figures: list[Figure] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)
+    dataset: str = ""
 
     def arrays(self, dataset: str = "mnist") -> sources.Arrays:
-        """The dataset's uint8 arrays. DataError where it is not to be had."""
-        return sources.load(dataset, self.options.data)
+        """The dataset's uint8 arrays. DataError where it is not to be had, or too small."""
+        arrays = sources.load(dataset, self.options.data)
+        if len(arrays.test_images) < SHOWN:
+            raise DataError(
+                f"{arrays.source}: has {len(arrays.test_images)} test images; expected at least "
+                f"{SHOWN}, which are shown; use the published files"
+            )
+        self.dataset = f"{dataset}, {arrays.source}"
+        return arrays
 
     def seeds(self, count: int) -> list[int]:
         """``--seed`` and those after it."""
@@ -57,8 +69,8 @@ class Run:
 
     def near(self, what: str, published: float, here: float, form: str, *, within: float) -> None:
         """A figure that should be at most ``within`` from the published one."""
-        points = f"{100 * within:g} points" if form.endswith("%") else f"{within:g}"
-        self._add(what, published, here, form, f"± {points}", abs(here - published) <= within)
+        met = abs(here - published) <= within + ROUNDING
+        self._add(what, published, here, form, f"± {_distance(within, form)}", met)
 
     def agrees(
         self, what: str, published: float, here: float, form: str, *, relative: float
@@ -68,20 +80,18 @@ class Run:
         met = abs(here - published) <= relative * abs(published)
         self._add(what, published, here, form, f"± {share}", met)
 
-    def above(
-        self, what: str, here: float, form: str, *, least: float, published: float | None = None
-    ) -> None:
-        """A figure that should be above ``least``."""
-        self._add(what, published, here, form, f"above {least:{form}}", here > least)
+    def about(self, what: str, here: float, form: str, *, expected: float, within: float) -> None:
+        """A figure that nobody published and that should be at most ``within`` from another."""
+        met = abs(here - expected) <= within + ROUNDING
+        self._add(what, None, here, form, f"{expected:{form}} ± {_distance(within, form)}", met)
+
+    def at_least(self, what: str, here: float, form: str, *, least: float) -> None:
+        """A figure that nobody published and that should be ``least`` or more."""
+        self._add(what, None, here, form, f"at least {least:{form}}", here >= least - ROUNDING)
 
     def tell(self, what: str, here: float, form: str, published: float | None = None) -> None:
         """A figure without a target."""
         self._add(what, published, here, form, "", None)
-
-    def file(self, name: str) -> Path:
-        """The path of a file to be written, named in the last line."""
-        self.files.append(name)
-        return self.out / name
 
     def _add(
         self,
@@ -105,53 +115,79 @@ class Run:
 def main(
     doc: str,
     reproduce: Callable[[Run], None],
+    files: Sequence[str],
     add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
 ) -> int:
     """Run a reproduction with the command line's options and return the exit code.
 
-    0: every target met. 1: one missed, or an error, which one line tells. 130: interrupted.
+    ``files`` are those that it writes into ``run.out``; they are put into ``--out`` at its end, so
+    that one that is interrupted changes nothing there. 0: every target met. 1: one missed, or an
+    error, which one line tells. 130: interrupted.
     """
     name = Path(sys.argv[0]).stem
+    files = [*files, "figures.json"]
 
     def job() -> int:
         options = _parser(doc, f"{name}-out", add_options).parse_args()
         command.choose_backend(options)
         current()  # a backend that cannot be had is told of first
-        with command.writable_folder(options.out, ["figures.json"]) as out:
-            run = Run(options, out)
+        with (
+            command.writable_folder(options.out, files) as out,
+            tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as unfinished,
+        ):
+            run = Run(options, Path(unfinished))
             start = time.perf_counter()
             tg.manual_seed(options.seed)
             reproduce(run)
-            return _finish(run, name, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            (run.out / "figures.json").write_text(_figures(run, name, seconds), "utf-8")
+            for file in files:
+                os.replace(run.out / file, out / file)
+        missed = [figure for figure in run.figures if figure.met is False]
+        targets = [figure for figure in run.figures if figure.met is not None]
+        print(f"wrote {', '.join(files)} to {out}")
+        met = f"{len(targets) - len(missed)} of {len(targets)} targets met"
+        print(f"{name} on {current().name}: {met}, {seconds:.1f} s")
+        return command.FAILED if missed else 0
 
     return command.finish(job)
 
 
-def _finish(run: Run, name: str, seconds: float) -> int:
-    versions = {p: importlib.metadata.version(p) for p in ("numpy", "numba")}
+def as_tensors(
+    arrays: sources.Arrays, scaled: Callable[[np.ndarray], np.ndarray]
+) -> tuple[tg.Tensor, tg.Tensor, tg.Tensor, tg.Tensor]:
+    """Images (N, 784) and labels (N,) to train on, then those to test on.
+
+    ``scaled`` makes numbers of the uint8 pixels, and so decides their dtype.
+    """
+    images = [arrays.train_images, arrays.test_images]
+    x, x_test = (tg.from_numpy(scaled(each.reshape(len(each), -1))) for each in images)
+    y, y_test = (tg.tensor(each).long() for each in (arrays.train_labels, arrays.test_labels))
+    return x, y, x_test, y_test
+
+
+def _figures(run: Run, name: str, seconds: float) -> str:
+    """What figures.json holds."""
     about = {
         "example": name,
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()} {platform.system()}",
+        "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "tinygrad_mnist": tg.__version__,
-        **versions,
+        **{package: importlib.metadata.version(package) for package in ("numpy", "numba")},
         "backend": current().name,
+        "dataset": run.dataset,
         "seed": run.options.seed,
         "quick": run.options.quick,
         "seconds": round(seconds, 1),
         "figures": [asdict(figure) for figure in run.figures],
     }
-    write_whole(run.file("figures.json"), json.dumps(_jsonable(about), indent=1).encode())
-    missed = [figure.what for figure in run.figures if figure.met is False]
-    targets = sum(figure.met is not None for figure in run.figures)
-    print(f"wrote {', '.join(run.files)} to {run.out}")
-    print(
-        f"{name} on {current().name}: {targets - len(missed)} of {targets} targets met, "
-        f"{seconds:.1f} s"
-    )
-    return command.FAILED if missed else 0
+    return json.dumps(_jsonable(about), indent=1, ensure_ascii=False)
+
+
+def _distance(within: float, form: str) -> str:
+    return f"{100 * within:g} points" if form.endswith("%") else f"{within:g}"
 
 
 def _jsonable(value: object) -> object:

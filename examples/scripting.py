@@ -16,17 +16,16 @@ y.backward()
 print("y =", y.item(), " dy/dx =", x.grad)
 testing.assert_close(x.grad, x.cos() * x**2 + 2 * x * x.sin())
 
-# A gradient is made of ops, so it has a gradient: here 6x, and Newton's method with it.
-(slope,) = grad((x**3).sum(), x, create_graph=True)
-(curve,) = grad(slope.sum(), x)
-print("d²(x³)/dx² =", curve)
-root = tg.tensor(1.0, dtype=tg.float64, requires_grad=True)
+# A gradient is made of ops, so it has a gradient: Newton's method takes both to the minimum of
+# x⁴/4 − 2x, where x³ = 2.
+x = tg.tensor(1.0, dtype=tg.float64, requires_grad=True)
 for _ in range(6):
-    f = root**2 - 2
-    (slope,) = grad(f, root)
+    (slope,) = grad(x**4 / 4 - 2 * x, x, create_graph=True)
+    (curve,) = grad(slope, x)
     with tg.no_grad():
-        root -= f / slope
-print("√2 =", root.item())
+        x -= slope / curve
+print("∛2 =", x.item())
+testing.assert_close(x, tg.tensor(2.0, dtype=tg.float64) ** (1 / 3))
 
 
 class Softsign(Function):
@@ -58,3 +57,4 @@ for name in [status.name for status in backend.statuses() if status.problem is N
         print(f"{name:<8} {w.grad.norm().item():.15f}")
 far = max(abs(answer - answers["numpy"]).max() for answer in answers.values())
 print(f"{', '.join(answers)}: at most {far:.1e} apart")
+assert far < 1e-12

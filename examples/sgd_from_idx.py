@@ -10,12 +10,13 @@ looks at their headers, sizes and sums.
 
 The notebook's ``update_mini_batch`` assigns the new weights to names of its own, so nothing changes
 outside of it: after 30 epochs the network is as it was drawn, and takes the first image, a 7, for
-a 1 (with 0.9975). Here the same update, written with tensors, leaves every bit of the weights as it
-was. An optimizer writes into the parameters, and the network learns.
+a 1 (with 0.9975). Nobody saw, since its ``SGD`` is given test data and never tests. Here the same
+update, written with tensors, leaves every bit of the weights as it was. An optimizer writes into
+the parameters, and the network learns: on the notebook's 10,000 images, and then, done right, on
+the 60,000 others, with the 10,000 to test.
 
-Three more things differ. The notebook says that it makes the images black and white, but trains on
-pixels of 0 to 255; here they are. It tests on what it trained on; done right, the network learns
-from the 60,000 other images. And its weights of variance 1 push the sigmoids to where they are
+Two more things differ. The notebook says that it makes the images black and white, but trains on
+pixels of 0 to 255; here they are. And weights of variance 1 push the sigmoids to where they are
 flat: done right, the variance is 1 / inputs, with which 30 epochs end at 92.6 to 93.2%, where six
 seeds of the notebook's ended at 92.0 to 92.9%.
 """
@@ -23,7 +24,7 @@ seeds of the notebook's ended at 92.0 to 92.9%.
 import sys
 
 import numpy as np
-from published import Run, main
+from published import Run, as_tensors, main
 
 import tinygrad_mnist as tg
 import tinygrad_mnist.nn.functional as F
@@ -81,16 +82,36 @@ def outputs(model, images):
         return model(images)
 
 
-def reproduce(run: Run) -> None:
-    epochs, least = (3, 0.90) if run.options.quick else (30, 0.92)
-    arrays = run.arrays()
-    x, x_test = (
-        tg.tensor(images.reshape(-1, 784) > 127).float()
-        for images in (arrays.train_images, arrays.test_images)
+def draw(run, arrays, answers, own, held_out):
+    """The first image as the network sees it, with each answer, and the accuracies."""
+    seen = np.uint8(255) * black_and_white(arrays.test_images[:1]).astype(np.uint8)
+    plot_digits(
+        seen.repeat(len(answers), 0),
+        arrays.test_labels[:1].repeat(len(answers)),
+        np.stack(list(answers.values())),
+        run.out / "first.png",
+        headings=list(answers),
     )
-    y, y_test = (tg.tensor(labels).long() for labels in (arrays.train_labels, arrays.test_labels))
+    numbers = range(1, len(own) + 1)
+    curves = [
+        Curve("60,000 learned, others tested", numbers, held_out),
+        Curve("10,000 learned and tested", numbers, own),
+    ]
+    title = "784-15-10, learning"
+    plot_curves({"accuracy": curves}, run.out / "accuracy.png", xlabel="epoch", title=title)
+
+
+def black_and_white(pixels):
+    """Pixels of 0 to 255 as 0 or 1."""
+    return np.float32(pixels > 127)
+
+
+def reproduce(run: Run) -> None:
+    epochs, least = (3, 0.9) if run.options.quick else (30, 0.92)
+    arrays = run.arrays()
+    x, y, x_test, y_test = as_tensors(arrays, black_and_white)
     published = np.array(PUBLISHED.split(), float)
-    name = f"answer to the first image, a {y_test[0].item()}"
+    first = f"first image, a {y_test[0].item()}"
 
     model = network(lambda n: 1.0)
     before = [w.clone() for w in model.parameters()]
@@ -99,40 +120,26 @@ def reproduce(run: Run) -> None:
     changed = sum(
         (w != old).sum().item() for w, old in zip(model.parameters(), before, strict=True)
     )
-    run.near(f"weights that {epochs} epochs changed", 0, changed, ",.0f", within=0)
+    run.tell(f"weights that {epochs} such epochs changed", changed, ",.0f")
     unlearned = outputs(model, x_test[:1])[0]
-    run.tell(name, unlearned.argmax().item(), "g", published=published.argmax())
-    run.tell("its output for that", unlearned.max().item(), ".4f", published=published.max())
+    run.tell(f"answer to the {first}", unlearned.argmax().item(), "g", published.argmax())
+    run.tell("its output for that", unlearned.max().item(), ".4f", published.max())
 
     own = learn(model, x_test, y_test, x_test, y_test, epochs)
     run.tell("learning, accuracy on what it learned", own[-1], ".2%")
     model = network(lambda n: n**-0.5)
-    accuracies = learn(model, x, y, x_test, y_test, epochs)
-    run.above(f"done right, accuracy after {epochs} epochs", accuracies[-1], ".2%", least=least)
+    held_out = learn(model, x, y, x_test, y_test, epochs)
+    run.at_least(f"done right, accuracy after {epochs} epochs", held_out[-1], ".2%", least=least)
     learned = outputs(model, x_test[:1])[0]
-    run.tell(name, learned.argmax().item(), "g")
+    run.tell(f"done right, answer to the {first}", learned.argmax().item(), "g")
 
-    answers = np.stack([published, unlearned.numpy(), learned.numpy()])
-    plot_digits(
-        arrays.test_images[[0, 0, 0]],
-        arrays.test_labels[[0, 0, 0]],
-        answers,
-        run.file("first.png"),
-        headings=["published", f"after {epochs} such epochs", "learning"],
-    )
-    numbers = range(1, epochs + 1)
-    plot_curves(
-        {
-            "accuracy": [
-                Curve("60,000 learned, 10,000 others tested", numbers, accuracies),
-                Curve("10,000 learned and tested", numbers, own),
-            ]
-        },
-        run.file("accuracy.png"),
-        xlabel="epoch",
-        title="784-15-10, learning",
-    )
+    answers = {
+        "published": published,
+        "not learning": unlearned.numpy(),
+        "learning": learned.numpy(),
+    }
+    draw(run, arrays, answers, own, held_out)
 
 
 if __name__ == "__main__":
-    sys.exit(main(__doc__, reproduce))
+    sys.exit(main(__doc__, reproduce, ["first.png", "accuracy.png"]))

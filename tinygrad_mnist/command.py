@@ -37,7 +37,7 @@ def finish(job: Callable[[], int]) -> int:
     """
     try:
         _escape_unprintable()
-        # A loss that overflows is reported once, by the loop that trains.
+        # A loss that overflows is told once, by who trains or by the nan in a table.
         with np.errstate(all="ignore"):
             code = job()
         if sys.stdout is not None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tinygrad_mnist import __version__, nn, optim
 from tinygrad_mnist.autograd.graph import no_grad
@@ -18,6 +18,8 @@ from tinygrad_mnist.nn.functional import cross_entropy
 from tinygrad_mnist.tensor import Tensor
 from tinygrad_mnist.utils.data import DataLoader
 from tinygrad_mnist.utils.files import write_whole
+
+T = TypeVar("T")
 
 FORMAT = "tinygrad_mnist"
 VERSION = "1"
@@ -129,13 +131,13 @@ def evaluate(model: nn.Module, loader: DataLoader) -> tuple[float, float]:
     return _weighted([loss.item() for loss in losses], counts), _total(hits) / sum(counts)
 
 
-def progress(batches: DataLoader, title: str) -> Iterable[tuple[Tensor, Tensor]]:
-    """``batches`` under a progress bar where the error stream is a terminal."""
+def progress(items: Iterable[T], title: str, unit: str = "batch") -> Iterable[T]:
+    """``items`` under a progress bar where the error stream is a terminal."""
     if sys.stderr is None or not sys.stderr.isatty():
-        return batches
+        return items
     from tqdm import tqdm  # type: ignore[import-untyped]  # noqa: PLC0415
 
-    return tqdm(batches, desc=title, unit="batch", leave=False)
+    return tqdm(items, desc=title, unit=unit, leave=False)
 
 
 def _hits(logits: Tensor, y: Tensor) -> Tensor:
