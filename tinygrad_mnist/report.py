@@ -114,10 +114,9 @@ def plot_digits(
     """Write a PNG of images in rows, each below its likeliest class and the probability of that.
 
     ``images`` (N, H, W) uint8, ``labels`` (N,) and ``probabilities`` (N, classes), or what else a
-    model gives from 0 to 1. An image whose
-    label is another class is drawn in another colour, with that class's name. ``headings`` (N) are
-    put above. Replaces what is at ``path``, in one go. ValueError for no image, OSError where it
-    cannot be written.
+    model gives from 0 to 1. An image whose label is another class is drawn in another colour, with
+    that class's name. ``headings`` (N) are put above. Replaces what is at ``path``, in one go.
+    ValueError for no image, OSError where it cannot be written.
     """
     if not len(images):
         raise ValueError("plot_digits: expected at least one image, got none")
