@@ -481,6 +481,61 @@ def test_the_tour_gives_the_same_numbers_on_each_backend() -> None:
     assert float(last[1]) <= 1e-12
 
 
+# ---- beside others
+
+PEERS = ROOT / "examples" / "compare_with_peers.py"
+
+
+def test_a_comparison_of_steps(tmp_path: Path) -> None:
+    """Every step runs on both backends, and beside PyTorch where it is installed."""
+    done = run("numpy", "--peers", "--rounds", 1, script=PEERS, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert re.search(r" \d+ cores, Python \S+, \d{4}-\d\d-\d\d$", lines[0])
+    assert [line.split()[-2:] for line in lines[4:5]] == [["numpy", "numba"]]
+    assert [len(re.findall(r" {2,}[\d,]+", line)) for line in lines[5:]] == [2] * 7
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    arguments = ("--peers", "torch", "--rounds", 1, "--steps", "sgd-10", "cnn-64")
+    done = run("numpy", *arguments, script=PEERS, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for line in done.stdout.splitlines()[-2:]:
+        numpy, numba, torch = (
+            float(n.replace(",", "")) for n in re.findall(r" {2,}([\d,]+)", line)
+        )
+        ratios = re.search(r"numpy (\S+), numba (\S+)$", line)
+        assert ratios
+        assert [float(ratio) for ratio in ratios.groups()] == [
+            pytest.approx(numpy / torch, rel=0.02),
+            pytest.approx(numba / torch, rel=0.02),
+        ]
+
+
+def test_a_peer_that_is_not_installed_or_not_known(tmp_path: Path) -> None:
+    for arguments, message in (
+        (("--peers", "pytorch"), "invalid choice: 'pytorch'"),
+        (("--steps", "mlp"), "invalid choice: 'mlp'"),
+        (("--rounds", 0), "expected a whole number of at least 1, got '0'"),
+    ):
+        done = run("numpy", *arguments, script=PEERS, folder=tmp_path)
+        assert done.returncode == 2
+        assert message in done.stderr
+    done = run("numpy", script=no_peers(tmp_path), folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.endswith("error: not installed: jax\n")
+
+
+def no_peers(folder: Path) -> Path:
+    """A script that asks for JAX where no peer can be found."""
+    script = folder / "no_peers.py"
+    script.write_text(
+        "import importlib.util, runpy, sys\n"
+        "importlib.util.find_spec = lambda name: None\n"
+        f"sys.argv = [{str(PEERS)!r}, '--peers', 'jax']\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    return script
+
+
 # ---- the figures of the reference training
 
 
