@@ -16,17 +16,15 @@ import importlib.metadata
 import importlib.util
 import itertools
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from datetime import date
 
 import numpy as np
 
 from tinygrad_mnist.command import count, finish
+from tinygrad_mnist.machine import described
 
 OURS = ("numpy", "numba")
 PEERS = {"torch": "torch", "compile": "torch", "jax": "jax", "keras": "keras"}  # and its package
@@ -303,16 +301,6 @@ class Worker:
         return self.heard()
 
 
-def processor():
-    """The CPU's name as the system has it."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     installed = [name for name, package in PEERS.items() if importlib.util.find_spec(package)]
@@ -346,8 +334,7 @@ def main():
 def compare(names, steps, rounds):
     """Print the table; the third of ``names``, if there is one, is what ours are compared with."""
     workers = [Worker(name) for name in names]
-    cores = f"{os.cpu_count()} cores, Python {platform.python_version()}, {date.today()}"
-    print(f"{processor()}, {cores}")
+    print(described())
     for worker in workers:
         print(f"{worker.name:>8}: {worker.about}")
     peer = names[len(OURS) :][:1]

@@ -6,12 +6,9 @@ missed its target.
 """
 
 import argparse
-import datetime
-import importlib.metadata
 import json
 import math
 import os
-import platform
 import shlex
 import sys
 import tempfile
@@ -25,6 +22,7 @@ import numpy as np
 import tinygrad_mnist as tg
 from tinygrad_mnist import command
 from tinygrad_mnist.backend import current
+from tinygrad_mnist.machine import described
 from tinygrad_mnist.utils.data import DataError, sources
 
 WIDTHS = (42, 20, 20)  # of the table's columns
@@ -171,11 +169,8 @@ def _figures(run: Run, name: str, seconds: float) -> str:
     about = {
         "example": name,
         "command": shlex.join(["python", *sys.argv]),
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
+        "measured": described("numpy", "numba"),
         "tinygrad_mnist": tg.__version__,
-        **{package: importlib.metadata.version(package) for package in ("numpy", "numba")},
         "backend": current().name,
         "dataset": run.dataset,
         "seed": run.options.seed,

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
-import platform
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numba
-import numpy as np
 import parity
 import pytest
 from cases import ROWS
@@ -21,6 +16,7 @@ from strict_backend import StrictBackend
 from tinygrad_mnist import config
 from tinygrad_mnist.backend import BackendError, registered, resolve
 from tinygrad_mnist.kernels import Backend
+from tinygrad_mnist.machine import described
 
 NAMES = list(dict.fromkeys(["numpy", "numba", "cupy", *registered(), "strict"]))
 BACKENDS = [pytest.param(n, marks=pytest.mark.gpu if n == "cupy" else ()) for n in NAMES]
@@ -119,7 +115,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     file = terminalreporter.config.getoption("--op-table")
     if file:
         command = "command: pytest tests/test_ops.py --op-table"
-        text = f"{_versions(command)}\n\n{summary}\n\n{_table(backends)}"
+        text = f"{described('numpy', 'numba')}, {command}\n\n{summary}\n\n{_table(backends)}"
         Path(file).write_text(text, encoding="utf-8")
         terminalreporter.write_line(f"wrote {file}")
 
@@ -134,9 +130,9 @@ def _parity_summary(terminalreporter: Any) -> None:
     if file:
         rows = [f"| {p} | {name} | {d:.1e} |" for (p, name), d in sorted(_differences.items())]
         table = ["| part | name | largest difference |", "| --- | --- | --- |", *rows]
-        torch = importlib.metadata.version("torch")
-        command = f"PyTorch {torch}, command: pytest -k parity --parity-table"
-        Path(file).write_text(f"{_versions(command)}\n\n" + "\n".join(table) + "\n", "utf-8")
+        command = "command: pytest -k parity --parity-table"
+        about = f"{described('numpy', 'numba', 'torch')}, {command}"
+        Path(file).write_text("\n".join([about, "", *table, ""]), "utf-8")
         terminalreporter.write_line(f"wrote {file}")
 
 
@@ -159,10 +155,3 @@ def _table(backends: list[str]) -> str:
         cells = [" / ".join(str(_drawn[row.name, b, kind]) for kind in KINDS) for b in backends]
         lines.append(f"| {row.name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _versions(command: str) -> str:
-    return (
-        f"{datetime.date.today()}, {platform.machine()}, Python {platform.python_version()}, "
-        f"NumPy {np.__version__}, Numba {numba.__version__}, {command}"
-    )

@@ -245,6 +245,7 @@ def test_a_reproduction_reaches_its_quick_target(name: str, backend: str, tmp_pa
     assert done.returncode == 0, done.stdout + done.stderr
     assert (found["example"], found["backend"], found["quick"]) == (name, backend, True)
     assert found["dataset"].startswith("mnist, ")
+    assert f"NumPy {np.__version__}" in found["measured"]
     assert any(figure["met"] for figure in found["figures"])
     assert len({figure["what"] for figure in found["figures"]}) == len(found["figures"])
     assert "MISSED" not in done.stdout
@@ -491,7 +492,7 @@ def test_a_comparison_of_steps(tmp_path: Path) -> None:
     done = run("numpy", "--peers", "--rounds", 1, script=PEERS, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert re.search(r" \d+ cores, Python \S+, \d{4}-\d\d-\d\d$", lines[0])
+    assert re.search(r" \d+ cores, \w+, \d{4}-\d\d-\d\d, Python \d", lines[0])
     assert [line.split()[-2:] for line in lines[4:5]] == [["numpy", "numba"]]
     assert [len(re.findall(r" {2,}[\d,]+", line)) for line in lines[5:]] == [2] * 7
     pytest.importorskip("torch", reason="PyTorch is not installed")

@@ -38,7 +38,7 @@ LAYERS: list[set[str]] = [
     {"tensor"},
     {"creation"},
     {"functions", "testing", "jit"},
-    {"nn", "optim", "utils"},
+    {"nn", "optim", "utils", "machine"},
     {"models"},
     {"__init__"},  # what the package itself offers: from tinygrad_mnist import __version__
     {"training", "report"},

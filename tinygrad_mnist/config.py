@@ -10,6 +10,8 @@ DATA = "TINYGRAD_MNIST_DATA"
 REQUIRE = "TINYGRAD_MNIST_REQUIRE"
 
 _PREFIX = "TINYGRAD_MNIST_"
+# Of other libraries: how many threads they take, and for which processor their kernels are.
+_STEERING = ("OPENBLAS_", "OMP_", "GOMP_", "KMP_", "MKL_", "BLIS_", "NUMBA_", "XLA_", "ONEDNN_")
 KNOWN = frozenset({BACKEND, DATA, REQUIRE})
 
 
@@ -27,6 +29,11 @@ def required_backends() -> tuple[str, ...]:
     """The comma-separated backends in ``TINYGRAD_MNIST_REQUIRE``: a test run must not skip them."""
     names = os.environ.get(REQUIRE, "").split(",")
     return tuple(name.strip() for name in names if name.strip())
+
+
+def steering_variables() -> dict[str, str]:
+    """Variables by which other libraries choose threads and kernels, and so the speed of ours."""
+    return {name: os.environ[name] for name in sorted(os.environ) if name.startswith(_STEERING)}
 
 
 def unknown_variables() -> tuple[str, ...]:

@@ -7,24 +7,20 @@ Both run in turns; the table gives medians. An override that gains nothing shoul
 
 from __future__ import annotations
 
-import datetime
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 
 from tinygrad_mnist.backends.numba_backend import NumbaBackend
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
 from tinygrad_mnist.contract import kernel_names
 from tinygrad_mnist.kernels import Conv, Pool
+from tinygrad_mnist.machine import described
 
 Row = tuple[str, str, tuple[Any, ...], dict[str, Any]]  # kernel, shape, arrays, static and out
 
@@ -180,21 +176,9 @@ def compare(calls: Sequence[Callable[[], Any]]) -> list[float]:
     return [statistics.median(measured) for measured in times]
 
 
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def main(only: str = "") -> None:
-    print(f"{processor()}, {os.cpu_count()} cores, {platform.system()}, {datetime.date.today()}")
-    print(
-        f"Python {platform.python_version()}, NumPy {np.__version__}, Numba {numba.__version__}: "
-        f"python tests/benchmarks/kernels.py {only}\n"
-    )
+    print(described("numpy", "numba"))
+    print(f"python tests/benchmarks/kernels.py {only}\n")
     print(f"{'kernel':18} {'shape':34} {'NumPy µs':>10} {'Numba µs':>10} {'ratio':>6}")
     backends = (NumpyBackend(), NumbaBackend())
     seen = set()

@@ -11,9 +11,6 @@ turns; the table gives medians.
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import statistics
 import sys
 import time
@@ -31,6 +28,7 @@ from cases import ROWS, Case, Row, cases_of, tensors
 from tinygrad_mnist.backend import resolve
 from tinygrad_mnist.dispatch import Call, Host, Observer, observe
 from tinygrad_mnist.kernels import Backend
+from tinygrad_mnist.machine import described
 
 ROUNDS = 15
 SLICE = 2e-3  # seconds of calls per turn, so that the clock does not count
@@ -116,11 +114,7 @@ def main() -> None:
     parser.add_argument("--backend", default="numpy", help="default: numpy")
     arguments = parser.parse_args()
     backend = resolve(arguments.backend, "--backend")
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, "
-        f"{datetime.date.today()}, Python {platform.python_version()}, NumPy {np.__version__}, "
-        f"backend {backend.name}; microseconds"
-    )
+    print(f"{described('numpy')}\nbackend {backend.name}; microseconds")
     chosen = [row for row in ROWS if arguments.part in row.name]
     with np.errstate(all="ignore"):
         results = [measured(row, backend) for row in chosen]

@@ -9,18 +9,17 @@ kernel calls without the engine around it. Without PyTorch its row is left out. 
 program runs, the two sides' threads wait for each other: rounds that differ much bring a warning.
 """
 
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from datetime import date
 from typing import Any
 
 import numpy as np
 
 import tinygrad_mnist as tg
 from tinygrad_mnist import dispatch, nn, optim
+from tinygrad_mnist.machine import described
 
 ROUNDS, STEPS = 40, 30
 BATCH, RATE = 10, 0.1
@@ -102,33 +101,23 @@ def timed(step: Callable[[], Any]) -> float:
     return (time.perf_counter() - start) * 1e6
 
 
-def processor() -> str:
-    """The CPU's name as the system has it."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return f"{len(names)} × {names[0]}" if names else platform.processor()
-
-
 def main() -> None:
     """Print the table."""
     tg.set_backend("numpy")
     step = our_step()
     kernels, count = kernels_only(step)
     steps = {"tinygrad_mnist, plain": step, f"its {count} kernels alone": kernels}
-    versions = f"Python {platform.python_version()}, NumPy {np.__version__}"
+    packages = ["numpy"]
     try:
         import torch
     except ImportError:
         print("PyTorch is not installed: its row is left out", file=sys.stderr)
     else:
         steps["torch eager"] = torch_step(torch)
-        versions += f", torch {torch.__version__} with {torch.get_num_threads()} threads"
+        packages.append("torch")
     rounds = interleaved(steps)
     print("784-15-10 sigmoid, quadratic, SGD, batch 10, NumPy backend: one whole step")
-    print(f"{processor()}, {date.today()}, {versions}")
+    print(described(*packages))
     print("python tests/benchmarks/plain_step.py")
     print(f"{'µs':<24} {'median':>8} {'p10':>8} {'p90':>8} {'ratio':>6}")
     base = statistics.median(rounds["torch eager"]) if "torch eager" in rounds else None

@@ -1,0 +1,40 @@
+"""Where a figure was measured: the line that stands over each table."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from datetime import date
+from pathlib import Path
+
+from tinygrad_mnist import config
+
+TITLES = {"numpy": "NumPy", "numba": "Numba", "torch": "PyTorch", "jax": "JAX", "keras": "Keras"}
+
+
+def described(*packages: str) -> str:
+    """The processor, its cores, the date, the versions of Python and of ``packages``.
+
+    What the environment tells libraries of threads and processors follows, as it changes figures.
+    """
+    parts = [
+        processor(),
+        f"{os.cpu_count()} cores",
+        platform.system(),
+        date.today().isoformat(),
+        f"Python {platform.python_version()}",
+        *(f"{TITLES.get(name, name)} {importlib.metadata.version(name)}" for name in packages),
+    ]
+    steering = [f"{name}={value}" for name, value in config.steering_variables().items()]
+    return ", ".join(parts) + (f"; with {' '.join(steering)}" if steering else "")
+
+
+def processor() -> str:
+    """The processor's name as the system has it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
