@@ -137,14 +137,14 @@ class NumbaBackend(Backend):
         if not (_dense(conv) and _are(x.dtype, dY, x) and _takes(out, x.dtype)):
             return super().conv2d_dw(dY, x, shape=shape, conv=conv, out=out)
         groups, x = conv.groups, self._pad(x, conv.padding, 0)
-        out = self._filled(out, shape, x.dtype, 0)
-        total = out.reshape(groups, shape[0] // groups, -1)
-        rows = dY.reshape(len(x), *total.shape[:2], -1)
+        rows = dY.reshape(len(x), groups, shape[0] // groups, -1)
+        # Transposed: BLAS then reads the columns, the larger operand, as they lie.
+        total = np.zeros((groups, math.prod(shape[1:]), shape[0] // groups), x.dtype)
         for block, columns in _blocks(x.shape, shape[2:], dY.shape[2:], x.dtype):
             convolution.im2col(x[block], columns)
-            per_image = np.matmul(rows[block], _matrices(columns, groups).swapaxes(2, 3))
+            per_image = np.matmul(_matrices(columns, groups), rows[block].swapaxes(2, 3))
             total += per_image.sum(axis=0)
-        return out
+        return self._into(out, total.swapaxes(1, 2).reshape(shape))
 
     # ---- pooling
 

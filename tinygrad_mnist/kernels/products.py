@@ -97,8 +97,10 @@ class Products(Indexing):
         """Gradient of conv2d by its weight, of ``shape`` (O, C/groups, kh, kw)."""
         columns, _ = self._im2col(x, shape, conv)
         rows = dY.reshape(len(x), conv.groups, shape[0] // conv.groups, columns.shape[-1])
-        per_image = self.xp.matmul(rows, columns.swapaxes(2, 3))
-        return self._into(out, self.xp.sum(per_image, axis=0).reshape(shape))
+        # Transposed: BLAS then reads the columns, the larger operand, as they lie.
+        per_image = self.xp.matmul(columns, rows.swapaxes(2, 3))
+        total = self.xp.sum(per_image, axis=0).swapaxes(1, 2)
+        return self._into(out, total.reshape(shape))
 
     def max_pool2d(self, x: Array, *, pool: Pool, out: Any = None) -> tuple[Array, Array]:
         """x (N, C, H, W) to its windows' maxima and, int32, which of the window's cells it was.
