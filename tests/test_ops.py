@@ -42,7 +42,7 @@ NUMPY = resolve("numpy")
 # Methods of Tensor that look at it or move it: test_tensor has them.
 NOT_OPS = {"backward", "cpu", "cuda", "detach", "dim", "is_contiguous", "is_floating_point", "item"}
 NOT_OPS |= {"numel", "numpy", "register_hook", "result_type", "retain_grad", "size", "to", "tolist"}
-NOT_OPS |= {"bool", "double", "float", "int", "long"}
+NOT_OPS |= {"bool", "double", "float", "int", "long", "allclose"}
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 
 rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

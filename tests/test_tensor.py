@@ -841,3 +841,42 @@ def test_a_device_is_chosen_as_in_pytorch(usable: list[Backend]) -> None:
     assert tg.cuda.is_available() == ("cupy" in [backend.name for backend in usable])
     x = tg.ones(2).to(tg.device("cpu"))
     assert x.device == tg.device("cpu")
+
+
+# ---- comparisons that give a bool
+
+
+def test_allclose_is_isclose_of_all(backend: Backend) -> None:
+    x = tg.tensor([1.0, 2.0], backend=backend)
+    assert x.allclose(x + 1e-6) is True
+    assert tg.allclose(x, x + 1e-3) is False
+    assert tg.allclose(x, x + 1e-3, rtol=0.0, atol=1e-2) is True
+    assert tg.allclose(x[:0], x[:0]) is True
+    nan = x * float("nan")
+    assert (tg.allclose(nan, nan), tg.allclose(nan, nan, equal_nan=True)) == (False, True)
+    assert tg.allclose(x.long(), x.double()) is True
+    assert tg.allclose(x, 1.0) is False
+
+
+@pytest.mark.parametrize("settings", [{"rtol": 0.5}, {"atol": 0.25}, {"rtol": 0, "atol": 0}])
+@pytest.mark.parametrize("equal_nan", [False, True])
+def test_isclose_is_numpys(settings: dict[str, float], equal_nan: bool, backend: Backend) -> None:
+    values = np.array([0.0, 1.5, -2.5, 1.25, 1e300, np.inf, -np.inf, np.nan])
+    x, y = tg.tensor(values[:, None], backend=backend), tg.tensor(values, backend=backend)
+    with np.errstate(all="ignore"):
+        expected = np.isclose(values[:, None], values, **settings, equal_nan=equal_nan)
+    found = x.isclose(y, **settings, equal_nan=equal_nan)
+    assert found.tolist() == expected.tolist()
+    for value, column in zip(values, expected.T, strict=True):
+        with_number = x[:, 0].isclose(float(value), **settings, equal_nan=equal_nan)
+        assert with_number.tolist() == column.tolist()
+
+
+def test_equal_asks_for_the_shape_too(backend: Backend) -> None:
+    x = tg.tensor([[1.0, 2.0]], backend=backend)
+    assert tg.equal(x, x.clone()) is True
+    assert x.equal(x.long()) is True
+    assert x.equal(x[0]) is False
+    assert x.equal(x + 1) is False
+    assert tg.equal(x * float("nan"), x * float("nan")) is False
+    assert tg.equal(x[:0], x[:0]) is True

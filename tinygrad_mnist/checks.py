@@ -16,6 +16,7 @@ from tinygrad_mnist.autograd.graph import Value
 from tinygrad_mnist.kernels import Shape
 
 FLOAT, INT, BOOL = np.dtype(np.float32), np.dtype(np.int64), np.dtype(np.bool_)
+DOUBLE = np.dtype(np.float64)
 _PYTHON = {bool: BOOL, int: INT, float: FLOAT}
 DTYPES = tuple(
     np.dtype(name)

@@ -62,6 +62,9 @@ bitwise_xor = _Tensor.bitwise_xor
 logical_and = _function(_Tensor.logical_and)
 logical_or = _function(_Tensor.logical_or)
 logical_xor = _function(_Tensor.logical_xor)
+isclose = _function(_Tensor.isclose)
+allclose = _function(_Tensor.allclose)
+equal = _function(_Tensor.equal)
 
 # ---- of one tensor
 

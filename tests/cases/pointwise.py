@@ -72,6 +72,11 @@ def bits(x: Fill, y: Fill) -> Draw:
     return two(x, y, numbers=False)
 
 
+def near(rng: Rng, shape: Shape) -> np.ndarray:
+    """Numbers that lie within the usual tolerances of each other, and just outside."""
+    return np.asarray(rng.choice([0.0, 5e-9, 2e-8, 1.0, 1 + 5e-6, 1 + 2e-5, -1.0], shape))
+
+
 def tiny(rng: Rng, shape: Shape) -> np.ndarray:
     return np.asarray(normal(rng, shape) * 1e-7)
 
@@ -322,6 +327,9 @@ ROWS = [
     Row("logical_or", Tensor.logical_or, ("not_equal",), bits(signed, tied), np.logical_or, ()),
     Row("logical_xor", Tensor.logical_xor, ("not_equal",), bits(coin, signed), np.logical_xor, ()),
     # comparisons
+    Row("isclose", Tensor.isclose, (), bits(near, near), np.isclose, ()),
+    Row("isclose:int", Tensor.isclose, (), bits(signed, near), np.isclose, ()),
+    Row("isclose:special", Tensor.isclose, (), bits(special, special), np.isclose, ()),
     Row("equal", Tensor.eq, ("equal",), two(tied), np.equal, ()),
     Row("not_equal", Tensor.ne, ("not_equal",), two(tied), np.not_equal, ()),
     Row("less", Tensor.lt, ("less",), two(tied), np.less, ()),

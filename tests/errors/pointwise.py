@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,16 @@ OPERATORS = [
     bad("bitwise_xor", lambda t: t(2).long() ^ t(2), TypeError, "float32"),
     bad("bitwise_not", lambda t: ~t(2), TypeError, "booleans or integers", "float32"),
     bad("neg", lambda t: -t(2).bool(), TypeError, "integers or floats", "bool"),
+]
+
+CLOSENESS = [
+    *each(("isclose", "allclose"), lambda op, t: op(t(2), t(3)), ValueError, "(2,) and (3,)"),
+    *each(("isclose", "allclose"), lambda op, t: op(t(2), [1.0]), TypeError, "list"),
+    *each(("isclose", "allclose"), lambda op, t: op(t(2), t(2), -1.0), ValueError, "-1.0"),
+    *each(("isclose", "allclose"), lambda op, t: op(t(2), t(2), "a"), TypeError, "rtol", "str"),
+    *each(("isclose", "allclose"), lambda op, t: op(t(2), t(2), atol=math.nan), ValueError, "nan"),
+    bad("equal", lambda t: tg.equal(t(2), 1.0), TypeError, "expected a tensor as other", "1.0"),
+    bad("equal", lambda t: tg.equal([1.0], t(2)), TypeError, "list"),
 ]
 
 DTYPES = [
@@ -138,6 +149,7 @@ CHOICES = [
 CASES = [
     *(case for name in (*ARITHMETIC, *COMPARISONS, *OF_BITS, *LOGIC) for case in _of_two(name)),
     *OPERATORS,
+    *CLOSENESS,
     *DTYPES,
     *CHOICES,
 ]

@@ -64,6 +64,16 @@ def function(kinds: str = "any", fill: Any = None, number: float = 0.25, **only:
     return draw
 
 
+def closeness(dice: Dice) -> Call:
+    """Two tensors of one dtype that broadcast, with tolerances that tell some of them apart."""
+    dtype, shapes = dice.dtype("float"), dice.broadcast(2)
+    x, y = (dice.array(shape, dtype, whole) for shape in shapes)
+    settings = {name: dice.maybe(dice.pick(0.0, 0.3, 1.0), 0.5) for name in ("rtol", "atol")} | {
+        "equal_nan": dice.maybe(dice.chance(0.5), 0.3)
+    }
+    return dice.call(x, other=y, only=settings)
+
+
 def inplace(kinds: str = "any", fill: Any = None, no_grad: float = 0.7) -> Draw:
     """``x ∘= y``: mostly without gradients, and where the result fits ``x``."""
 
@@ -289,6 +299,7 @@ OPS = [
     *(both(f"bitwise_{name}", function("integer")) for name in ("and", "or", "xor")),
     *(both(f"logical_{name}", function(fill=whole, number=0.05)) for name in ("and", "or", "xor")),
     both("logical_not", one(whole)),
+    both("isclose", closeness),
     both("bitwise_not", one(kinds="integer")),
     at("torch.where", where),
     at("Tensor.where", where_method),

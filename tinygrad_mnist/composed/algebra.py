@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Self
 
 from tinygrad_mnist.autograd.graph import Value, broadcast, broadcasts_to
-from tinygrad_mnist.checks import check_numbers, check_scalars, fit, held
+from tinygrad_mnist.checks import DOUBLE, check_numbers, check_scalars, fit, held, shown
 from tinygrad_mnist.composed.statistics import Statistics
 from tinygrad_mnist.ops.pointwise import clamped, where
 from tinygrad_mnist.ops.products import matmul, product
-from tinygrad_mnist.ops.table import Number, cast, operand, operands, scalar
+from tinygrad_mnist.ops.table import Number, cast, full_like, operand, operands, scalar
 
 
 class Algebra(Statistics):
@@ -171,8 +171,54 @@ class Algebra(Statistics):
         x, y = self._truths("logical_xor", other)
         return x ^ y
 
+    def isclose(
+        self, other: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
+    ) -> Self:
+        """Whether |x − other| ≤ atol + rtol · |other|: boolean; the two are broadcast.
+
+        Infinities are close to themselves alone; a NaN to none, or with ``equal_nan`` to a NaN.
+        Integers and booleans are compared as float64. ValueError for a negative tolerance.
+        """
+        return self._close("isclose", other, rtol, atol, equal_nan)
+
+    def allclose(
+        self, other: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
+    ) -> bool:
+        """Whether ``isclose`` holds for all elements: a bool of Python, told by the device."""
+        return _told(self._close("allclose", other, rtol, atol, equal_nan))
+
+    def equal(self, other: Any) -> bool:
+        """Whether ``other`` is a tensor of this shape with the same values: a bool of Python.
+
+        TypeError for anything but a tensor.
+        """
+        if not isinstance(other, Value):
+            raise TypeError(f"equal: expected a tensor as other, got {shown(other)}")
+        alike = self.array.shape == other.array.shape
+        return alike and _told(self.eq(other))
+
+    def _close(self, name: str, other: Any, rtol: float, atol: float, equal_nan: bool) -> Any:
+        check_scalars(name, rtol=rtol, atol=atol)
+        if not (rtol >= 0 and atol >= 0):
+            raise ValueError(f"{name}: expected tolerances of 0 or above, got {rtol} and {atol}")
+        x: Any
+        y: Any
+        x, y = operands(name, self, other)
+        dtype = x.array.dtype if x.array.dtype.kind == "f" else DOUBLE
+        x, y = cast(x, dtype), cast(y, dtype) if isinstance(y, Value) else full_like(x, y, ())
+        broadcast(name, x.array.shape, y.array.shape)
+        finite = x.isfinite() & y.isfinite()
+        x_0, y_0 = where(finite, x, 0), where(finite, y, 0)  # inf − inf would warn
+        close = ((x_0 - y_0).abs() <= y_0.abs() * rtol + atol) & finite | x.eq(y)
+        return close | (x.isnan() & y.isnan()) if equal_nan else close
+
     def _truths(self, name: str, other: Any) -> tuple[Any, Any]:
         other = operand(name, self, other)
         if isinstance(other, Value):
             broadcast(name, self.array.shape, other.array.shape)
         return self.ne(0), other != 0
+
+
+def _told(truths: Any) -> bool:
+    """Whether all are true, on the host."""
+    return bool(truths.all().item())
