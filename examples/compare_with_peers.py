@@ -16,6 +16,7 @@ import importlib.metadata
 import importlib.util
 import itertools
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from tinygrad_mnist.machine import described
 
 OURS = ("numpy", "numba")
 PEERS = {"torch": "torch", "compile": "torch", "jax": "jax", "keras": "keras"}  # and its package
+# torch.compile is asked for by name: it needs a C++ compiler, and minutes.
+BY_DEFAULT = ("torch", "jax", "keras")
 WARM_UP, SLICE = 5, 0.25  # calls before the first round; seconds of calls in a round
 
 # Each step: rows, and the network by its name below.
@@ -251,6 +254,7 @@ def steps_of(name):
 
 def work(name):
     """Time steps as the parent asks for them, one name a line; answer with microseconds."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says it, and closes the pipe
     make, about = steps_of(name)
     answer(about)
     ready = {}
@@ -293,7 +297,9 @@ class Worker:
     def heard(self):
         line = self.process.stdout.readline()
         if not line:
-            sys.exit(f"error: {self.name} stopped with {self.process.wait()}; its message is above")
+            raise OSError(
+                f"{self.name} stopped with {self.process.wait()}; leave it out with --peers"
+            )
         return json.loads(line)
 
     def time(self, step):
@@ -309,7 +315,7 @@ def main():
         nargs="*",
         choices=PEERS,
         metavar="NAME",
-        help=f"of {', '.join(PEERS)}; default: those that are installed",
+        help=f"of {', '.join(PEERS)}; default: {', '.join(BY_DEFAULT)} if installed",
     )
     parser.add_argument(
         "--steps",
@@ -324,11 +330,12 @@ def main():
     options = parser.parse_args()
     if options.worker:
         return work(options.worker)
-    peers = installed if options.peers is None else options.peers
+    usual = [name for name in BY_DEFAULT if name in installed]
+    peers = usual if options.peers is None else list(dict.fromkeys(options.peers))
     missing = [name for name in peers if name not in installed]
     if missing:
         parser.error(f"not installed: {', '.join(PEERS[name] for name in missing)}")
-    return compare([*OURS, *peers], options.steps, options.rounds)
+    return compare([*OURS, *peers], list(dict.fromkeys(options.steps)), options.rounds)
 
 
 def compare(names, steps, rounds):

@@ -119,7 +119,7 @@ def main(
     """Run a reproduction with the command line's options and return the exit code.
 
     ``files`` are those that it writes into ``run.out``; they are put into ``--out`` at its end, so
-    that one that is interrupted changes nothing there. 0: every target met. 1: one missed, or an
+    that a Ctrl-C while it runs changes nothing there. 0: every target met. 1: one missed, or an
     error, which one line tells. 130: interrupted.
     """
     name = Path(sys.argv[0]).stem
@@ -178,7 +178,7 @@ def _figures(run: Run, name: str, seconds: float) -> str:
         "seconds": round(seconds, 1),
         "figures": [asdict(figure) for figure in run.figures],
     }
-    return json.dumps(_jsonable(about), indent=1, ensure_ascii=False)
+    return json.dumps(_jsonable(about), indent=1)  # ASCII: a name may hold what UTF-8 lacks
 
 
 def _distance(within: float, form: str) -> str:

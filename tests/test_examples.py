@@ -66,6 +66,7 @@ def run(
         env=clean | {"TINYGRAD_MNIST_BACKEND": backend, "PYTHONPATH": path},
         capture_output=True,
         text=True,
+        errors="surrogateescape",
         timeout=1200,
         check=False,
     )
@@ -411,6 +412,14 @@ def test_without_an_error_stream(small_data: Path, tmp_path: Path) -> None:
     assert "targets met" in done.stdout
 
 
+def test_names_that_are_no_text_lose_no_run(small_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "b\udcffd"
+    done, found = reproduce("keras_style", "numpy", out, "--quick", "--data", small_data)
+    assert done.returncode == 0, done.stderr
+    assert "b\udcffd" in found["command"]
+    check_files("keras_style", out)
+
+
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The module that the reproductions share."""
@@ -523,6 +532,23 @@ def test_a_peer_that_is_not_installed_or_not_known(tmp_path: Path) -> None:
     done = run("numpy", script=no_peers(tmp_path), folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.endswith("error: not installed: jax\n")
+
+
+def test_a_comparison_that_is_interrupted_says_so_once(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, PEERS, "--peers", "--rounds", "50"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a terminal's Ctrl-C goes to the workers, too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, "interrupted\n")
 
 
 def no_peers(folder: Path) -> Path:

@@ -11,7 +11,11 @@ REQUIRE = "TINYGRAD_MNIST_REQUIRE"
 
 _PREFIX = "TINYGRAD_MNIST_"
 # Of other libraries: how many threads they take, and for which processor their kernels are.
-_STEERING = ("OPENBLAS_", "OMP_", "GOMP_", "KMP_", "MKL_", "BLIS_", "NUMBA_", "XLA_", "ONEDNN_")
+_STEERING: tuple[str, ...]
+_STEERING = ("OPENBLAS_", "GOTO_", "OMP_", "GOMP_", "KMP_", "MKL_", "BLIS_", "VECLIB_", "ONEDNN_")
+_STEERING += ("NPY_DISABLE_", "NPY_ENABLE_", "NUMBA_NUM_", "NUMBA_THREADING_", "NUMBA_CPU_")
+_STEERING += ("NUMBA_DISABLE_JIT", "NUMBA_OPT", "ATEN_CPU_", "TF_NUM_", "TF_ENABLE_", "XLA_FLAGS")
+_STEERING += ("KERAS_BACKEND",)
 KNOWN = frozenset({BACKEND, DATA, REQUIRE})
 
 

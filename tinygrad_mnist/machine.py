@@ -14,13 +14,13 @@ TITLES = {"numpy": "NumPy", "numba": "Numba", "torch": "PyTorch", "jax": "JAX", 
 
 
 def described(*packages: str) -> str:
-    """The processor, its cores, the date, the versions of Python and of ``packages``.
+    """The processor, the cores this process may use, the date, and the versions of ``packages``.
 
     What the environment tells libraries of threads and processors follows, as it changes figures.
     """
     parts = [
         processor(),
-        f"{os.cpu_count()} cores",
+        f"{cores()} cores",
         platform.system(),
         date.today().isoformat(),
         f"Python {platform.python_version()}",
@@ -28,6 +28,13 @@ def described(*packages: str) -> str:
     ]
     steering = [f"{name}={value}" for name, value in config.steering_variables().items()]
     return ", ".join(parts) + (f"; with {' '.join(steering)}" if steering else "")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def processor() -> str:

@@ -33,8 +33,9 @@ class CountingBackend(Backend):
 
 @atexit.register
 def _report() -> None:
-    if CALLS:
-        print(f"counting backend: {CALLS.total():,} kernel calls", file=sys.stderr)
+    if not CALLS or sys.stderr is None:
+        return
+    print(f"counting backend: {CALLS.total():,} kernel calls", file=sys.stderr)
     for name, count in CALLS.most_common(SHOWN):
         print(f"{count:>12,}  {name}", file=sys.stderr)
 

@@ -66,6 +66,7 @@ CLOSENESS = [
     *each(("isclose", "allclose"), lambda op, t: op(t(2), t(2), -1.0), ValueError, "-1.0"),
     *each(("isclose", "allclose"), lambda op, t: op(t(2), t(2), "a"), TypeError, "rtol", "str"),
     *each(("isclose", "allclose"), lambda op, t: op(t(2), t(2), atol=math.nan), ValueError, "nan"),
+    *each(("isclose", "allclose"), lambda op, t: op(t(2), t(2), math.inf), ValueError, "inf"),
     bad("equal", lambda t: tg.equal(t(2), 1.0), TypeError, "expected a tensor as other", "1.0"),
     bad("equal", lambda t: tg.equal([1.0], t(2)), TypeError, "list"),
 ]

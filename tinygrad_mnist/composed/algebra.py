@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 from tinygrad_mnist.autograd.graph import Value, broadcast, broadcasts_to
@@ -177,7 +178,8 @@ class Algebra(Statistics):
         """Whether |x − other| ≤ atol + rtol · |other|: boolean; the two are broadcast.
 
         Infinities are close to themselves alone; a NaN to none, or with ``equal_nan`` to a NaN.
-        Integers and booleans are compared as float64. ValueError for a negative tolerance.
+        The two are compared in the dtype in which they meet, integers and booleans in float64.
+        ValueError for a tolerance below 0, or one that is not finite.
         """
         return self._close("isclose", other, rtol, atol, equal_nan)
 
@@ -199,8 +201,10 @@ class Algebra(Statistics):
 
     def _close(self, name: str, other: Any, rtol: float, atol: float, equal_nan: bool) -> Any:
         check_scalars(name, rtol=rtol, atol=atol)
-        if not (rtol >= 0 and atol >= 0):
-            raise ValueError(f"{name}: expected tolerances of 0 or above, got {rtol} and {atol}")
+        if not (0 <= rtol < math.inf and 0 <= atol < math.inf):
+            raise ValueError(
+                f"{name}: expected finite tolerances of 0 or above, got {rtol} and {atol}"
+            )
         x: Any
         y: Any
         x, y = operands(name, self, other)
@@ -209,7 +213,8 @@ class Algebra(Statistics):
         broadcast(name, x.array.shape, y.array.shape)
         finite = x.isfinite() & y.isfinite()
         x_0, y_0 = where(finite, x, 0), where(finite, y, 0)  # inf − inf would warn
-        close = ((x_0 - y_0).abs() <= y_0.abs() * rtol + atol) & finite | x.eq(y)
+        far = (x_0 - y_0).abs()
+        close = (far <= y_0.abs() * rtol + atol) & far.isfinite() & finite | x.eq(y)
         return close | (x.isnan() & y.isnan()) if equal_nan else close
 
     def _truths(self, name: str, other: Any) -> tuple[Any, Any]:
