@@ -11,7 +11,7 @@ from tinygrad_mnist import config, machine
 
 @pytest.fixture(autouse=True)
 def nothing_steers(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in config.steering_variables():
+    for name in config.beginning_with(machine.STEERING):
         monkeypatch.delenv(name)
 
 

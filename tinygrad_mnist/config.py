@@ -10,12 +10,6 @@ DATA = "TINYGRAD_MNIST_DATA"
 REQUIRE = "TINYGRAD_MNIST_REQUIRE"
 
 _PREFIX = "TINYGRAD_MNIST_"
-# Of other libraries: how many threads they take, and for which processor their kernels are.
-_STEERING: tuple[str, ...]
-_STEERING = ("OPENBLAS_", "GOTO_", "OMP_", "GOMP_", "KMP_", "MKL_", "BLIS_", "VECLIB_", "ONEDNN_")
-_STEERING += ("NPY_DISABLE_", "NPY_ENABLE_", "NUMBA_NUM_", "NUMBA_THREADING_", "NUMBA_CPU_")
-_STEERING += ("NUMBA_DISABLE_JIT", "NUMBA_OPT", "ATEN_CPU_", "TF_NUM_", "TF_ENABLE_", "XLA_FLAGS")
-_STEERING += ("KERAS_BACKEND",)
 KNOWN = frozenset({BACKEND, DATA, REQUIRE})
 
 
@@ -35,13 +29,11 @@ def required_backends() -> tuple[str, ...]:
     return tuple(name.strip() for name in names if name.strip())
 
 
-def steering_variables() -> dict[str, str]:
-    """Variables by which other libraries choose threads and kernels, and so the speed of ours."""
-    return {name: os.environ[name] for name in sorted(os.environ) if name.startswith(_STEERING)}
+def beginning_with(prefixes: str | tuple[str, ...]) -> dict[str, str]:
+    """The variables whose names begin so, of other libraries too, in the order of their names."""
+    return {name: os.environ[name] for name in sorted(os.environ) if name.startswith(prefixes)}
 
 
 def unknown_variables() -> tuple[str, ...]:
     """Variables that begin with ``TINYGRAD_MNIST_`` and mean nothing here: probably misspelt."""
-    return tuple(
-        sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in KNOWN)
-    )
+    return tuple(name for name in beginning_with(_PREFIX) if name not in KNOWN)

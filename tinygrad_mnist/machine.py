@@ -10,6 +10,13 @@ from pathlib import Path
 
 from tinygrad_mnist import config
 
+# By which other libraries choose threads and kernels, and so the speed of ours.
+STEERING: tuple[str, ...]
+STEERING = ("OPENBLAS_", "GOTO_", "OMP_", "GOMP_", "KMP_", "MKL_", "BLIS_", "VECLIB_", "ONEDNN_")
+STEERING += ("NPY_DISABLE_", "NPY_ENABLE_", "NUMBA_NUM_", "NUMBA_THREADING_", "NUMBA_CPU_")
+STEERING += ("NUMBA_DISABLE_JIT", "NUMBA_OPT", "ATEN_CPU_", "TF_NUM_", "TF_ENABLE_", "XLA_FLAGS")
+STEERING += ("KERAS_BACKEND",)
+
 TITLES = {"numpy": "NumPy", "numba": "Numba", "torch": "PyTorch", "jax": "JAX", "keras": "Keras"}
 
 
@@ -26,7 +33,7 @@ def described(*packages: str) -> str:
         f"Python {platform.python_version()}",
         *(f"{TITLES.get(name, name)} {importlib.metadata.version(name)}" for name in packages),
     ]
-    steering = [f"{name}={value}" for name, value in config.steering_variables().items()]
+    steering = [f"{name}={value}" for name, value in config.beginning_with(STEERING).items()]
     return ", ".join(parts) + (f"; with {' '.join(steering)}" if steering else "")
 
 
