@@ -45,6 +45,10 @@ STEPS = {
 }
 
 
+# The widths of those that are linear layers and sigmoids.
+WIDTHS = {"sgd-10": (784, 15, 10), "full-32-16": (784, 32, 16, 10), "full-100": (784, 100, 10)}
+
+
 def data(step):
     """Images (N, 784), or (N, 1, 28, 28) for the CNN, labels (N,) and one-hot labels (N, 10)."""
     draw, rows = np.random.default_rng(0), STEPS[step][1]
@@ -72,9 +76,8 @@ def pytorch_step(step, lib):
         model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, 10))
         optimizer = optim.Adam(model.parameters())
     else:
-        widths = {"sgd-10": (784, 15, 10), "full-32-16": (784, 32, 16, 10)}
         layers = []
-        for before, after in itertools.pairwise(widths.get(step, (784, 100, 10))):
+        for before, after in itertools.pairwise(WIDTHS[step]):
             layers += [nn.Linear(before, after), nn.Sigmoid()]
         model = nn.Sequential(*(layers[:-1] if step == "full-100" else layers))
         optimizer = optim.SGD(model.parameters(), lr=0.1)
@@ -146,10 +149,7 @@ def jax_step(step):
             return cross_entropy(h @ w2.T + b2)
 
     else:
-        widths = {"sgd-10": (784, 15, 10), "full-32-16": (784, 32, 16, 10)}.get(
-            step, (784, 100, 10)
-        )
-        weights = [layer(after, before) for before, after in itertools.pairwise(widths)]
+        weights = [layer(after, before) for before, after in itertools.pairwise(WIDTHS[step])]
 
         def cost(weights, key, x):
             *hidden, (w, b) = weights
@@ -219,8 +219,7 @@ def keras_step(step):
         stack = [layers.Dense(128, activation="relu"), layers.Dropout(0.2), layers.Dense(10)]
         optimizer = optimizers.Adam()
     else:
-        hidden = {"sgd-10": (15,), "full-32-16": (32, 16)}.get(step, (100,))
-        stack = [layers.Dense(width, activation="sigmoid") for width in hidden]
+        stack = [layers.Dense(width, activation="sigmoid") for width in WIDTHS[step][1:-1]]
         stack += [layers.Dense(10, activation=None if step == "full-100" else "sigmoid")]
         optimizer = optimizers.SGD(0.1)
         if step != "full-100":

@@ -22,7 +22,7 @@ import sys
 
 import numpy as np
 from published import Run, as_tensors, main
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file, save_file
 
 import tinygrad_mnist as tg
 import tinygrad_mnist.nn.functional as F
@@ -31,7 +31,6 @@ from tinygrad_mnist.autograd import Function
 from tinygrad_mnist.backend import current
 from tinygrad_mnist.report import Curve, plot_curves, plot_digits
 from tinygrad_mnist.utils.data import DataLoader, TensorDataset
-from tinygrad_mnist.utils.files import write_whole
 
 # Of each epoch: the loss before its step, and the test accuracy after it, in percent.
 PUBLISHED = """
@@ -56,7 +55,7 @@ PUBLISHED = """
 FILES = ("as_published.safetensors", "done_right.safetensors", "digit.png", "accuracy.png")
 BY_DIGIT = (28.06, 80.0, 6.49, 7.52, 14.05, 6.95, 47.08, 39.2, 9.34, 23.79)
 PRINTED = 0.5e-4  # half of the last printed digit of an accuracy
-SHOWN = 2  # the test image that the notebook shows
+IMAGE = 2  # the test image that the notebook shows
 
 
 class DividedByWidth(Function):
@@ -165,7 +164,7 @@ def done_right(run, model, x, y, x_test, y_test):
 
 def kept(model, path):
     """The model as it is read again from the file that it is written to."""
-    write_whole(path, save({name: w.numpy() for name, w in model.state_dict().items()}))
+    save_file({name: w.numpy() for name, w in model.state_dict().items()}, path)
     again = Network()
     again.load_state_dict(load_file(path))
     return again
@@ -173,14 +172,14 @@ def kept(model, path):
 
 def draw(run, arrays, models, courses):
     """The picture that the notebook shows, with what each model says of it, and the accuracies."""
-    x = tg.tensor(arrays.test_images[SHOWN].reshape(1, 784) / 255)
+    x = tg.tensor(arrays.test_images[IMAGE].reshape(1, 784) / 255)
     with tg.no_grad():
         answers = tg.cat([model(x).softmax(1) for model in models])
     run.near("answer to test image 2, a 1", 1, answers[0].argmax().item(), "g", within=0)
     names = ["as published", "done right"]
     plot_digits(
-        arrays.test_images[[SHOWN, SHOWN]],
-        arrays.test_labels[[SHOWN, SHOWN]],
+        arrays.test_images[[IMAGE, IMAGE]],
+        arrays.test_labels[[IMAGE, IMAGE]],
         answers.numpy(),
         run.out / "digit.png",
         headings=names,
