@@ -1,13 +1,13 @@
 """NumPy arrays with compiled loops where those were measured faster than NumPy's.
 
 Each override serves non-empty C-contiguous float arrays and leaves the rest to the default.
-``tests/benchmarks/kernels.py`` measures them all. Products stay with NumPy's BLAS.
+``tests/benchmarks/kernels.py`` measures them all. Small products stay with NumPy's BLAS.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +20,10 @@ from tinygrad_mnist.backends.numba_kernels import (
     optimizers,
     pointwise,
     pooling,
+    products,
+    reductions,
     streams,
+    threads,
 )
 from tinygrad_mnist.kernels import Array, Backend, Conv, Pool, Shape, convolved
 
@@ -28,8 +31,10 @@ FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 INT32, INT64, UINT8 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.uint8)
 TINY = {dtype: float(np.finfo(dtype).tiny) for dtype in (FLOAT32, FLOAT64)}
 
+SMALL = 2**18  # multiplications up to which NumPy's BLAS keeps to one thread
+MANY = 256  # samples from which on the threads divide them in a product that sums over them
+LONG = 2**12  # numbers from which on a compiled sum is worth its call
 HALVES = Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))  # the pooling that is compiled
-COLUMNS = 2**18  # numbers of a convolution's columns in memory at a time
 
 
 class NumbaBackend(Backend):
@@ -59,21 +64,42 @@ class NumbaBackend(Backend):
         if not _alike(y, dY, out):
             return super().sigmoid_grad(dY, y, out=out)
         out = _or_empty(out, y.shape, y.dtype)
-        pointwise.sigmoid_grad(dY.ravel(), y.ravel(), out.ravel())
+        flat = dY.ravel(), y.ravel(), out.ravel()
+        _run(pointwise.sigmoid_grad, pointwise.sigmoid_grad_region, y.size, y.size // 4, *flat)
         return out
 
     def relu(self, x: Array, *, out: Array = None) -> Array:
         if not _alike(x, out):
             return super().relu(x, out=out)
         out = _or_empty(out, x.shape, x.dtype)
-        pointwise.relu(x.ravel(), out.ravel())
+        work = x.size // 4
+        _run(pointwise.relu, pointwise.relu_region, x.size, work, x.ravel(), out.ravel())
         return out
 
     def relu_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
         if not _alike(y, dY, out):
             return super().relu_grad(dY, y, out=out)
         out = _or_empty(out, y.shape, y.dtype)
-        pointwise.relu_grad(dY.ravel(), y.ravel(), out.ravel())
+        flat = dY.ravel(), y.ravel(), out.ravel()
+        _run(pointwise.relu_grad, pointwise.relu_grad_region, y.size, y.size // 4, *flat)
+        return out
+
+    # ---- reductions
+
+    def sum(self, x: Array, *, dim: Shape, keepdim: bool, out: Array = None) -> Array:
+        if x.size < LONG:
+            return super().sum(x, dim=dim, keepdim=keepdim, out=out)
+        kept = [d for d in range(x.ndim) if d not in dim]
+        # What is kept lies together, behind a summed dim; other sums are as fast with NumPy.
+        together = kept and kept[0] > 0 and kept[-1] - kept[0] < len(kept)
+        if not (together and _is_float(x) and _takes(out, x.dtype)):
+            return super().sum(x, dim=dim, keepdim=keepdim, out=out)
+        shape = tuple(1 if d in dim else size for d, size in enumerate(x.shape))
+        out = _or_empty(out, shape if keepdim else tuple(x.shape[d] for d in kept), x.dtype)
+        planes = x.reshape(math.prod(x.shape[: kept[0]]), out.size, -1)
+        totals = np.empty((threads.split(len(planes), x.size // 4), out.size), np.float64)
+        _sum(planes, totals)
+        np.sum(totals, axis=0, out=out.reshape(-1))  # in the order of the threads
         return out
 
     # ---- at indices
@@ -91,24 +117,57 @@ class NumbaBackend(Backend):
         indexing.take_grad(rows, index.ravel(), out.reshape(before, shape[dim], after))
         return out
 
-    # ---- convolution: compiled copies around a product per image
+    # ---- products on all threads
+
+    def matmul(self, x: Array, y: Array, *, out: Array = None) -> Array:
+        if not (_is_matrix(x) and _is_matrix(y) and _takes(out, x.dtype)):
+            return super().matmul(x, y, out=out)
+        fits = x.shape[1] == y.shape[0] and y.dtype is x.dtype
+        if not (fits and _is_large(x, y.shape[1])):
+            return super().matmul(x, y, out=out)
+        out = _or_empty(out, (len(x), y.shape[1]), x.dtype)
+        x = np.ascontiguousarray(x)
+        products.matmul_region(threads.count(), len(x), x, y, out)
+        return out
+
+    def linear(self, x: Array, weight: Array, bias: Array = None, *, out: Array = None) -> Array:
+        covered = _are(x.dtype, x, weight) and _takes(out, x.dtype)
+        if not (covered and _is_large(x, len(weight))):
+            return super().linear(x, weight, bias, out=out)
+        out = _or_empty(out, (len(x), len(weight)), x.dtype)
+        if bias is None:
+            products.matmul_region(threads.count(), len(x), x, weight.T, out)
+        else:
+            bias = np.ascontiguousarray(bias)
+            products.linear_region(threads.count(), len(x), x, weight, bias, out)
+        return out
+
+    def linear_dw(self, dY: Array, x: Array, *, out: Array = None) -> Array:
+        covered = _are(x.dtype, dY, x) and _takes(out, x.dtype)
+        if not (covered and _is_large(x, dY.shape[1])):
+            return super().linear_dw(dY, x, out=out)
+        shape = (dY.shape[1], x.shape[1])
+        out = _or_empty(out, shape, x.dtype)
+        if len(x) <= MANY:
+            products.linear_dw_rows_region(threads.count(), len(out), dY, x, out)
+            return out
+        totals = np.empty((threads.count(), *shape), x.dtype)
+        products.linear_dw_sum_region(len(totals), len(x), dY, x, totals)
+        return np.sum(totals, axis=0, out=out)  # in the order of the threads
+
+    # ---- convolution, image by image
 
     def conv2d(
         self, x: Array, weight: Array, bias: Array = None, *, conv: Conv, out: Array = None
     ) -> Array:
         if not (_dense(conv) and _are(x.dtype, x, weight) and _takes(out, x.dtype)):
             return super().conv2d(x, weight, bias, conv=conv, out=out)
-        stride, padding, dilation, groups = conv
-        x = self._pad(x, padding, 0)
-        spots = convolved(x.shape[2:], weight.shape[2:], stride, dilation)
+        x, kernel = self._pad(x, conv.padding, 0), _grouped(weight, conv.groups)
+        spots = convolved(x.shape[2:], weight.shape[2:], conv.stride, conv.dilation)
         out = _or_empty(out, (len(x), len(weight), *spots), x.dtype)
-        kernel = weight.reshape(groups, len(weight) // groups, -1)
-        products = out.reshape(len(x), *kernel.shape[:2], -1)
-        for block, columns in _blocks(x.shape, weight.shape[2:], spots, x.dtype):
-            convolution.im2col(x[block], columns)
-            np.matmul(kernel, _matrices(columns, groups), out=products[block])
-            if bias is not None:
-                out[block] += bias[:, None, None]
+        bias = np.zeros(len(weight), x.dtype) if bias is None else np.ascontiguousarray(bias)
+        arrays = x, kernel, bias.reshape(kernel.shape[:2]), _by_group(out, conv.groups)
+        _run(convolution.conv2d, convolution.conv2d_region, len(x), _columns(out, weight), *arrays)
         return out
 
     def conv2d_dx(
@@ -116,16 +175,13 @@ class NumbaBackend(Backend):
     ) -> Array:
         if not (_dense(conv) and _are(dY.dtype, dY, weight) and _takes(out, dY.dtype)):
             return super().conv2d_dx(dY, weight, shape=shape, conv=conv, out=out)
-        padding, groups = conv.padding, conv.groups
-        (n, c, h, w), (ph, pw) = shape, padding
+        (n, c, h, w), (ph, pw) = shape, conv.padding
         padded_shape = (n, c, h + 2 * ph, w + 2 * pw)
-        padded = _or_empty(out if padding == (0, 0) else None, padded_shape, dY.dtype)
-        kernel = weight.reshape(groups, len(weight) // groups, -1)
-        rows = dY.reshape(n, *kernel.shape[:2], -1)
-        for block, columns in _blocks(padded_shape, weight.shape[2:], dY.shape[2:], dY.dtype):
-            np.matmul(kernel.swapaxes(1, 2), rows[block], out=_matrices(columns, groups))
-            convolution.col2im(columns, padded[block])
-        if padding == (0, 0):
+        padded = _or_empty(out if (ph, pw) == (0, 0) else None, padded_shape, dY.dtype)
+        arrays = _by_group(dY, conv.groups), _grouped(weight, conv.groups), padded
+        work = _columns(dY, weight)
+        _run(convolution.conv2d_dx, convolution.conv2d_dx_region, n, work, *arrays)
+        if (ph, pw) == (0, 0):
             return padded
         out = _or_empty(out, shape, dY.dtype)
         out[...] = padded[:, :, ph : ph + h, pw : pw + w]
@@ -137,14 +193,18 @@ class NumbaBackend(Backend):
         if not (_dense(conv) and _are(x.dtype, dY, x) and _takes(out, x.dtype)):
             return super().conv2d_dw(dY, x, shape=shape, conv=conv, out=out)
         groups, x = conv.groups, self._pad(x, conv.padding, 0)
-        rows = dY.reshape(len(x), groups, shape[0] // groups, -1)
-        # Transposed: BLAS then reads the columns, the larger operand, as they lie.
-        total = np.zeros((groups, math.prod(shape[1:]), shape[0] // groups), x.dtype)
-        for block, columns in _blocks(x.shape, shape[2:], dY.shape[2:], x.dtype):
-            convolution.im2col(x[block], columns)
-            per_image = np.matmul(_matrices(columns, groups), rows[block].swapaxes(2, 3))
-            total += per_image.sum(axis=0)
-        return self._into(out, total.swapaxes(1, 2).reshape(shape))
+        outputs, inputs, kh, kw = shape
+        out = _or_empty(out, shape, x.dtype)
+        parts = threads.split(len(x), _columns(dY, out))
+        totals = np.empty((parts, groups, inputs * kh * kw, outputs // groups), x.dtype)
+        dY = _by_group(dY, groups)
+        if parts == 1:
+            convolution.conv2d_dw(0, len(x), dY, x, kh, kw, totals[0])
+        else:
+            convolution.conv2d_dw_region(parts, len(x), dY, x, kh, kw, totals)
+        by_group = out.reshape(groups, outputs // groups, -1)
+        by_group[...] = totals.sum(axis=0).swapaxes(1, 2)  # in the order of the threads
+        return out
 
     # ---- pooling
 
@@ -241,7 +301,9 @@ class NumbaBackend(Backend):
         if not _is_float(mask):
             return super().dropout_mask(shape=shape, p=p, key=key, dtype=dtype, out=out)
         threshold = np.uint64(min(round(p * 2**32), 2**32 - 1))
-        streams.dropout_mask(np.uint64(key), threshold, 1 / (1 - p), mask.ravel())
+        arguments = np.uint64(key), threshold, 1 / (1 - p), mask.ravel()
+        pairs = (mask.size + 1) // 2
+        _run(streams.dropout_mask, streams.dropout_mask_region, pairs, mask.size, *arguments)
         return mask
 
     def uniform(
@@ -250,7 +312,9 @@ class NumbaBackend(Backend):
         drawn = _or_empty(out, shape, dtype)
         if not _is_float(drawn):
             return super().uniform(shape=shape, key=key, dtype=dtype, out=out)
-        streams.uniform(np.uint64(key), drawn.ravel())
+        arguments = np.uint64(key), drawn.ravel()
+        pairs = (drawn.size + 1) // 2
+        _run(streams.uniform, streams.uniform_region, pairs, drawn.size, *arguments)
         return drawn
 
     def take_scaled(
@@ -268,7 +332,8 @@ class NumbaBackend(Backend):
         self.check_index(index, len(x), "take_scaled")
         out = _or_empty(out, (*index.shape, *x.shape[1:]), dtype)
         rows = out.reshape(index.size, -1)
-        streams.take_scaled(x.reshape(len(x), -1), index.ravel(), float(scale), float(shift), rows)
+        arguments = x.reshape(len(x), -1), index.ravel(), float(scale), float(shift), rows
+        _run(streams.take_scaled, streams.take_scaled_region, len(rows), out.size // 2, *arguments)
         return out
 
     # ---- optimizers
@@ -295,13 +360,15 @@ class NumbaBackend(Backend):
                     weight_decay=weight_decay, nesterov=nesterov, maximize=maximize, first=first,
                 )  # fmt: skip
             elif momentum:
-                optimizers.sgd_momentum(
-                    *_flat(arrays), lr, momentum, undamped, weight_decay, nesterov, maximize,
+                _update(
+                    optimizers.sgd_momentum, optimizers.sgd_momentum_region, arrays,
+                    lr, momentum, undamped, weight_decay, nesterov, maximize,
                     TINY[arrays[0].dtype],
                 )  # fmt: skip
             else:
-                p, g, _ = arrays
-                optimizers.sgd(p.ravel(), g.ravel(), lr, weight_decay, maximize)
+                _update(
+                    optimizers.sgd, optimizers.sgd_region, arrays[:2], lr, weight_decay, maximize
+                )
 
     def adam_(
         self,
@@ -326,8 +393,9 @@ class NumbaBackend(Backend):
         step_size, correction = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
         for arrays in _aligned(params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs):
             if _alike(*arrays):
-                optimizers.adam(
-                    *_flat(arrays), beta1, beta2, eps, coupled, shrink, maximize, step_size,
+                _update(
+                    optimizers.adam, optimizers.adam_region, arrays,
+                    beta1, beta2, eps, coupled, shrink, maximize, step_size,
                     correction, TINY[arrays[0].dtype],
                 )  # fmt: skip
             else:
@@ -353,7 +421,10 @@ class NumbaBackend(Backend):
         rate = lr / (1 + (step - 1) * lr_decay)
         for arrays in _aligned(params, grads, sums):
             if _alike(*arrays):
-                optimizers.adagrad(*_flat(arrays), rate, eps, weight_decay, maximize)
+                _update(
+                    optimizers.adagrad, optimizers.adagrad_region, arrays,
+                    rate, eps, weight_decay, maximize,
+                )  # fmt: skip
             else:
                 super().adagrad_(
                     *_lists(arrays), lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay,
@@ -376,9 +447,10 @@ class NumbaBackend(Backend):
     ) -> None:
         for arrays in _aligned(params, grads, square_avgs, acc_deltas):
             if _alike(*arrays):
-                optimizers.adadelta(
-                    *_flat(arrays), lr, rho, eps, weight_decay, maximize, TINY[arrays[0].dtype]
-                )
+                _update(
+                    optimizers.adadelta, optimizers.adadelta_region, arrays,
+                    lr, rho, eps, weight_decay, maximize, TINY[arrays[0].dtype],
+                )  # fmt: skip
             else:
                 super().adadelta_(
                     *_lists(arrays), lr=lr, rho=rho, eps=eps, weight_decay=weight_decay,
@@ -403,8 +475,9 @@ class NumbaBackend(Backend):
     ) -> None:
         for arrays in _aligned(params, grads, square_avgs, grad_avgs, buffers):
             if _alike(*arrays):
-                optimizers.rmsprop(
-                    *_flat(arrays), lr, alpha, eps, momentum, weight_decay, maximize,
+                _update(
+                    optimizers.rmsprop, optimizers.rmsprop_region, arrays,
+                    lr, alpha, eps, momentum, weight_decay, maximize,
                     TINY[arrays[0].dtype],
                 )  # fmt: skip
             else:
@@ -420,8 +493,16 @@ def _aligned(*lists: list[Array]) -> Iterator[tuple[Any, ...]]:
     return zip(*(arrays or [None] * count for arrays in lists), strict=True)
 
 
-def _flat(arrays: tuple[Any, ...]) -> list[Any]:
-    return [None if x is None else x.ravel() for x in arrays]
+def _update(
+    kernel: Callable[..., None],
+    region: Callable[..., None],
+    arrays: tuple[Any, ...],
+    *settings: Any,
+) -> None:
+    """One parameter's arrays through an optimizer's ``kernel``."""
+    size = arrays[0].size
+    flat = [None if x is None else x.ravel() for x in arrays]
+    _run(kernel, region, size, size, *flat, *settings)
 
 
 def _lists(arrays: tuple[Any, ...]) -> list[list[Array]]:
@@ -468,6 +549,53 @@ def _takes(out: Any, dtype: np.dtype) -> bool:
     return out is None or _is(out, dtype)
 
 
+def _is_matrix(x: Any) -> bool:
+    """Whether a product takes ``x``: a float matrix that lies by rows or by columns."""
+    return (
+        type(x) is np.ndarray
+        and x.ndim == 2
+        and x.dtype in TINY
+        and (x.flags.c_contiguous or x.flags.f_contiguous)
+    )
+
+
+def _is_large(x: Array, width: int) -> bool:
+    """Whether NumPy's BLAS would put a product of ``x`` (N, K) with ``width`` columns on threads.
+
+    They spin for a while afterwards, and keep a core from the regions.
+    """
+    return x.size * width > SMALL and threads.count() > 1
+
+
+def _columns(y: Array, weight: Array) -> int:
+    """The numbers in the columns of a convolution with the result ``y``."""
+    return math.prod(weight.shape[1:]) * len(y) * math.prod(y.shape[2:])
+
+
+def _sum(planes: Array, totals: Array) -> None:
+    """``planes`` (N, C, S) added up in as many ``totals`` (threads, C) as there are."""
+    if planes.shape[2] == 1:
+        planes = planes[:, :, 0]
+        kernel, region = reductions.sum_rows, reductions.sum_rows_region
+    else:
+        kernel, region = reductions.sum_planes, reductions.sum_planes_region
+    if len(totals) == 1:
+        kernel(0, len(planes), planes, totals[0])
+    else:
+        region(len(totals), len(planes), planes, totals)
+
+
+def _run(
+    kernel: Callable[..., None], region: Callable[..., None], items: int, work: int, *arguments: Any
+) -> None:
+    """``kernel`` for all items: at once, or a range of them on each thread of its ``region``."""
+    parts = threads.split(items, work)
+    if parts == 1:
+        kernel(0, items, *arguments)
+    else:
+        region(parts, items, *arguments)
+
+
 def _or_empty(out: Any, shape: Shape, dtype: np.dtype) -> Array:
     return np.empty(shape, dtype) if out is None else out
 
@@ -477,24 +605,12 @@ def _dense(conv: Conv) -> bool:
     return conv.stride == conv.dilation == (1, 1)
 
 
-def _blocks(
-    shape: Shape, kernel: Shape, spots: Shape, dtype: np.dtype
-) -> Iterator[tuple[slice, Array]]:
-    """Blocks of images of ``shape`` (N, C, H, W), each with room for its columns.
-
-    The columns (n, C, kh, kw, H', W') of a block stay in the cache between the copy and the
-    product; those of all images may not even fit in memory.
-    """
-    n, c = shape[:2]
-    room = (c, *kernel, *spots)
-    step = min(n, max(1, COLUMNS // math.prod(room)))
-    columns = np.empty((step, *room), dtype)
-    for start in range(0, n, step):
-        stop = min(start + step, n)
-        yield slice(start, stop), columns[: stop - start]
+def _grouped(weight: Array, groups: int) -> Array:
+    """A kernel (O, C / groups, kh, kw) as (groups, O / groups, C / groups, kh, kw)."""
+    return weight.reshape(groups, len(weight) // groups, *weight.shape[1:])
 
 
-def _matrices(columns: Array, groups: int) -> Array:
-    """Columns (n, C, kh, kw, H', W') as a view (n, groups, C/groups·kh·kw, H'·W')."""
-    n, c, kh, kw, height, width = columns.shape
-    return columns.reshape(n, groups, c // groups * kh * kw, height * width)
+def _by_group(y: Array, groups: int) -> Array:
+    """Images (N, O, H, W) as (N, groups, O / groups, H, W)."""
+    n, outputs, height, width = y.shape
+    return y.reshape(n, groups, outputs // groups, height, width)

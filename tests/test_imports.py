@@ -127,11 +127,10 @@ def test_the_core_never_imports_a_backend(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", backend_files(), ids=lambda p: p.name)
-def test_backends_import_the_contract_and_nothing_else(path: Path) -> None:
+def test_backends_import_the_contract_and_config_and_nothing_else(path: Path) -> None:
     for name in own_imports(path):
-        assert name.startswith(("tinygrad_mnist.kernels", "tinygrad_mnist.backends.")), (
-            f"{dotted(path)} imports {name}"
-        )
+        allowed = ("tinygrad_mnist.kernels", "tinygrad_mnist.config", "tinygrad_mnist.backends.")
+        assert name.startswith(allowed), f"{dotted(path)} imports {name}"
         if name.startswith("tinygrad_mnist.backends."):
             own = path.stem.removesuffix("_backend") if path.parent == BACKENDS else ""
             folder = f"{own}_kernels" if own else path.parent.name

@@ -54,6 +54,47 @@ def slopes(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
     yield (special, draw(5)), {}
 
 
+@case("sum")
+def sums(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for shape in ((700, 10), (70, 3, 40), (65, 5, 6, 7), (2, 3, 4100), (5000, 1), (3, 0), ()):
+        for dim in {(0,), (0, *range(2, len(shape))), tuple(range(len(shape)))}:
+            if len(shape) >= len(dim):
+                for keepdim in (False, True):
+                    yield (draw(*shape),), {"dim": dim, "keepdim": keepdim}
+    for value in NONE:
+        x = draw(900, 7)
+        x[5, 1] = x[800, 2] = value
+        yield (x,), {"dim": (0,), "keepdim": False}
+
+
+@case("matmul")
+def matmul(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for n, k, m in ((70, 80, 90), (1, 600, 700), (700, 600, 1), (3, 2, 4), (0, 3, 2), (2, 0, 3)):
+        x, y = draw(n, k), draw(k, m)
+        yield (x, y), {}
+        yield (np.asfortranarray(x), y), {}
+        yield (x, np.asfortranarray(y)), {}
+    yield (draw(3, 90, 80), draw(3, 80, 70)), {}
+    yield (draw(90, 80), draw(80)), {}
+
+
+@case("linear")
+def linear(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for n, inputs, outputs in LINEAR:
+        x, weight, bias = draw(n, inputs), draw(outputs, inputs), draw(outputs)
+        yield (x, weight, bias), {}
+        yield (x, weight), {}
+
+
+@case("linear_dw")
+def linear_dw(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for n, inputs, outputs in LINEAR:
+        yield (draw(n, outputs), draw(n, inputs)), {}
+
+
+LINEAR = ((32, 784, 20), (3000, 50, 10), (1, 600, 700), (3000, 100, 1), (2, 3, 4), (0, 3, 2))
+
+
 @case("conv2d")
 def conv2d(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
     for shapes, conv in convolutions():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -28,7 +29,10 @@ ROOT = Path(__file__).parents[1]
 OPTIONAL = ("numba", "safetensors", "tqdm", "pooch", "matplotlib", "PIL", "requests", "scipy")
 TIMEOUT = 300
 
-DEPENDENCIES = {"numpy", "numba", "safetensors", "tqdm", "pooch", "matplotlib", "Pillow"}
+DEPENDENCIES = {"numpy", "numba", "scipy", "threadpoolctl"}
+DEPENDENCIES |= {"safetensors", "tqdm", "pooch", "matplotlib", "Pillow"}
+if (sys.platform, platform.machine()) == ("linux", "x86_64"):
+    DEPENDENCIES |= {"tbb"}
 EXTRAS = {
     "cuda12": {"cupy-cuda12x"},
     "cuda13": {"cupy-cuda13x"},
@@ -247,13 +251,12 @@ def about(wheel: Path) -> Message:
 
 def needed(about: Message, extra: str) -> set[str]:
     """The packages that the wheel asks for with this extra alone, "" for none."""
-    found = map(Requirement, about.get_all("Requires-Dist", []))
-    return {
-        requirement.name
-        for requirement in found
-        if (requirement.marker is None and not extra)
-        or (requirement.marker is not None and requirement.marker.evaluate({"extra": extra}))
-    }
+
+    def asked(extra: str) -> set[str]:
+        found = map(Requirement, about.get_all("Requires-Dist", []))
+        return {r.name for r in found if not r.marker or r.marker.evaluate({"extra": extra})}
+
+    return asked(extra) - asked("") if extra else asked("")
 
 
 def test_dependencies_are_these_and_no_more(about: Message) -> None:

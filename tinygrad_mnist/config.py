@@ -1,4 +1,4 @@
-"""Every environment variable this package reads; no other module reads one.
+"""Every environment variable this package reads or sets; no other module does.
 
 Each function reads the variable when it is called, so a change made before the first use counts.
 """
@@ -32,6 +32,12 @@ def required_backends() -> tuple[str, ...]:
 def beginning_with(prefixes: str | tuple[str, ...]) -> dict[str, str]:
     """The variables whose names begin so, of other libraries too, in the order of their names."""
     return {name: os.environ[name] for name in sorted(os.environ) if name.startswith(prefixes)}
+
+
+def rest_openmp() -> None:
+    """Let idle threads of an OpenMP not yet loaded rest soon, where nobody told it otherwise."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def unknown_variables() -> tuple[str, ...]:

@@ -32,12 +32,25 @@ def compiled_sums(function: F) -> F:
     return _compiled(function, {"contract", "reassoc"})
 
 
-def _compiled(function: F, fastmath: set[str]) -> F:
+def compiled_region(function: F) -> F:
+    """As ``compiled``, for a function whose ``prange`` runs on threads; see ``threads``.
+
+    It should only call compiled kernels: then it compiles in a quarter of a second.
+    """
+    return _compiled(function, {"contract"}, parallel=True)
+
+
+def _compiled(function: F, fastmath: set[str], parallel: bool = False) -> F:
     if _numba.config.DISABLE_JIT:
         # Python's scalars warn where compiled ones wrap around or become infinite.
         return np.errstate(all="ignore")(function)
     # With Numba's own error model a division checks for zero, which stops vectorisation.
-    options = {"error_model": "numpy", "fastmath": fastmath, "nogil": True}
+    options = {
+        "error_model": "numpy",
+        "fastmath": fastmath,
+        "nogil": True,
+        "parallel": parallel,
+    }
     try:
         kernel = _numba.njit(cache=True, **options)(function)
     except (RuntimeError, OSError) as error:  # no folder to write to: a read-only install

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import prange
 
-from tinygrad_mnist.backends.numba_kernels.compile import compiled
+from tinygrad_mnist.backends.numba_kernels.compile import compiled, compiled_region
 
 Array = Any
 
@@ -27,7 +28,16 @@ def flushed(x: Any, tiny: Any) -> Any:
 
 
 @compiled
-def sgd(p: Array, g: Array, lr: float, weight_decay: float, maximize: bool) -> None:
+def sgd(
+    start: int,
+    stop: int,
+    p: Array,
+    g: Array,
+    lr: float,
+    weight_decay: float,
+    maximize: bool,
+) -> None:
+    p, g = p[start:stop], g[start:stop]
     rate, decay = p.dtype.type(lr), p.dtype.type(weight_decay)
     for i in range(p.size):
         p[i] -= rate * slope_at(p[i], g[i], decay, maximize)
@@ -35,6 +45,8 @@ def sgd(p: Array, g: Array, lr: float, weight_decay: float, maximize: bool) -> N
 
 @compiled
 def sgd_momentum(
+    start: int,
+    stop: int,
     p: Array,
     g: Array,
     buffer: Array,
@@ -46,6 +58,7 @@ def sgd_momentum(
     maximize: bool,
     tiny: float,
 ) -> None:
+    p, g, buffer = p[start:stop], g[start:stop], buffer[start:stop]
     dtype = p.dtype.type
     rate, decay, least = dtype(lr), dtype(weight_decay), dtype(tiny)
     keep, add = dtype(momentum), dtype(undamped)
@@ -58,6 +71,8 @@ def sgd_momentum(
 
 @compiled
 def adam(
+    start: int,
+    stop: int,
     p: Array,
     g: Array,
     m: Array,
@@ -73,6 +88,8 @@ def adam(
     correction: float,
     tiny: float,
 ) -> None:
+    p, g, m, v = p[start:stop], g[start:stop], m[start:stop], v[start:stop]
+    v_max = None if v_max is None else v_max[start:stop]
     dtype = p.dtype.type
     b1, c1, b2, c2 = dtype(beta1), dtype(1 - beta1), dtype(beta2), dtype(1 - beta2)
     small, decay, size, root = dtype(eps), dtype(weight_decay), dtype(step_size), dtype(correction)
@@ -91,6 +108,8 @@ def adam(
 
 @compiled
 def adagrad(
+    start: int,
+    stop: int,
     p: Array,
     g: Array,
     total: Array,
@@ -99,6 +118,7 @@ def adagrad(
     weight_decay: float,
     maximize: bool,
 ) -> None:
+    p, g, total = p[start:stop], g[start:stop], total[start:stop]
     dtype = p.dtype.type
     size, small, decay = dtype(rate), dtype(eps), dtype(weight_decay)
     for i in range(p.size):
@@ -110,6 +130,8 @@ def adagrad(
 
 @compiled
 def adadelta(
+    start: int,
+    stop: int,
     p: Array,
     g: Array,
     square: Array,
@@ -121,6 +143,7 @@ def adadelta(
     maximize: bool,
     tiny: float,
 ) -> None:
+    p, g, square, deltas = p[start:stop], g[start:stop], square[start:stop], deltas[start:stop]
     dtype = p.dtype.type
     rate, small, decay, least = dtype(lr), dtype(eps), dtype(weight_decay), dtype(tiny)
     keep, add = dtype(rho), dtype(1 - rho)
@@ -135,6 +158,8 @@ def adadelta(
 
 @compiled
 def rmsprop(
+    start: int,
+    stop: int,
     p: Array,
     g: Array,
     square: Array,
@@ -148,6 +173,9 @@ def rmsprop(
     maximize: bool,
     tiny: float,
 ) -> None:
+    p, g, square = p[start:stop], g[start:stop], square[start:stop]
+    mean = None if mean is None else mean[start:stop]
+    buffer = None if buffer is None else buffer[start:stop]
     dtype = p.dtype.type
     rate, small, decay, least = dtype(lr), dtype(eps), dtype(weight_decay), dtype(tiny)
     keep, add, hold = dtype(alpha), dtype(1 - alpha), dtype(momentum)
@@ -165,3 +193,39 @@ def rmsprop(
             step = flushed(hold * buffer[i] + step, least)
             buffer[i] = step
         p[i] -= rate * step
+
+
+@compiled_region
+def sgd_region(threads: int, items: int, *arguments: Any) -> None:
+    for t in prange(threads):
+        sgd(items * t // threads, items * (t + 1) // threads, *arguments)
+
+
+@compiled_region
+def sgd_momentum_region(threads: int, items: int, *arguments: Any) -> None:
+    for t in prange(threads):
+        sgd_momentum(items * t // threads, items * (t + 1) // threads, *arguments)
+
+
+@compiled_region
+def adam_region(threads: int, items: int, *arguments: Any) -> None:
+    for t in prange(threads):
+        adam(items * t // threads, items * (t + 1) // threads, *arguments)
+
+
+@compiled_region
+def adagrad_region(threads: int, items: int, *arguments: Any) -> None:
+    for t in prange(threads):
+        adagrad(items * t // threads, items * (t + 1) // threads, *arguments)
+
+
+@compiled_region
+def adadelta_region(threads: int, items: int, *arguments: Any) -> None:
+    for t in prange(threads):
+        adadelta(items * t // threads, items * (t + 1) // threads, *arguments)
+
+
+@compiled_region
+def rmsprop_region(threads: int, items: int, *arguments: Any) -> None:
+    for t in prange(threads):
+        rmsprop(items * t // threads, items * (t + 1) // threads, *arguments)

@@ -1,30 +1,54 @@
-"""Elementwise kernels on flat arrays."""
+"""Elementwise kernels on flat arrays, each for the elements start … stop, and on threads.
+
+A slice first and a loop over its size: from ``start`` on, every index is checked for a sign, which
+stops vectorisation.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tinygrad_mnist.backends.numba_kernels.compile import compiled
+from numba import prange
+
+from tinygrad_mnist.backends.numba_kernels.compile import compiled, compiled_region
 
 Array = Any
 
 
 @compiled
-def relu(x: Array, y: Array) -> None:
-    zero = x.dtype.type(0)
+def relu(start: int, stop: int, x: Array, y: Array) -> None:
+    x, y, zero = x[start:stop], y[start:stop], x.dtype.type(0)
     for i in range(x.size):
         y[i] = zero if x[i] <= zero else x[i]
 
 
 @compiled
-def relu_grad(dY: Array, y: Array, dX: Array) -> None:
-    zero = y.dtype.type(0)
+def relu_grad(start: int, stop: int, dY: Array, y: Array, dX: Array) -> None:
+    dY, y, dX, zero = dY[start:stop], y[start:stop], dX[start:stop], y.dtype.type(0)
     for i in range(y.size):
         dX[i] = zero if y[i] <= zero else dY[i]
 
 
 @compiled
-def sigmoid_grad(dY: Array, y: Array, dX: Array) -> None:
-    one = y.dtype.type(1)
+def sigmoid_grad(start: int, stop: int, dY: Array, y: Array, dX: Array) -> None:
+    dY, y, dX, one = dY[start:stop], y[start:stop], dX[start:stop], y.dtype.type(1)
     for i in range(y.size):
         dX[i] = dY[i] * ((one - y[i]) * y[i])
+
+
+@compiled_region
+def relu_region(threads: int, items: int, *arguments: Any) -> None:
+    for t in prange(threads):
+        relu(items * t // threads, items * (t + 1) // threads, *arguments)
+
+
+@compiled_region
+def relu_grad_region(threads: int, items: int, *arguments: Any) -> None:
+    for t in prange(threads):
+        relu_grad(items * t // threads, items * (t + 1) // threads, *arguments)
+
+
+@compiled_region
+def sigmoid_grad_region(threads: int, items: int, *arguments: Any) -> None:
+    for t in prange(threads):
+        sigmoid_grad(items * t // threads, items * (t + 1) // threads, *arguments)

@@ -1,0 +1,81 @@
+"""Products of matrices on threads: each takes a range of rows, on one thread of SciPy's BLAS.
+
+NumPy's own BLAS would run them on a pool of its own, whose threads spin for a while after each
+product and take the cores from the regions that come next.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from tinygrad_mnist.backends.numba_kernels.compile import compiled, compiled_region
+
+Array = Any
+
+ROWS = 1024  # of a block whose product is still in the cache when the bias is added
+
+
+@compiled
+def matmul(start: int, stop: int, x: Array, y: Array, out: Array) -> None:
+    """Rows start … stop of x @ y."""
+    np.dot(x[start:stop], y, out[start:stop])
+
+
+@compiled
+def linear(start: int, stop: int, x: Array, weight: Array, bias: Array, y: Array) -> None:
+    """Rows start … stop of x @ weightᵀ + bias."""
+    for row in range(start, stop, ROWS):
+        end = min(row + ROWS, stop)
+        np.dot(x[row:end], weight.T, y[row:end])
+        for i in range(row, end):
+            for o in range(bias.size):
+                y[i, o] += bias[o]
+
+
+@compiled
+def linear_dw_rows(start: int, stop: int, dY: Array, x: Array, dW: Array) -> None:
+    """Rows (outputs) start … stop of dYᵀ @ x."""
+    columns = np.empty((stop - start, len(dY)), dY.dtype)
+    for i in range(len(dY)):
+        for o in range(start, stop):
+            columns[o - start, i] = dY[i, o]
+    np.dot(columns, x, dW[start:stop])
+
+
+@compiled
+def linear_dw_sum(start: int, stop: int, dY: Array, x: Array, total: Array) -> None:
+    """dYᵀ @ x over the samples start … stop."""
+    product = np.empty_like(total)
+    total[:] = 0
+    for row in range(start, stop, ROWS):
+        end = min(row + ROWS, stop)
+        np.dot(dY[row:end].T, x[row:end], product)
+        total += product
+
+
+@compiled_region
+def matmul_region(threads: int, items: int, *arguments: Any) -> None:
+    for t in prange(threads):
+        matmul(items * t // threads, items * (t + 1) // threads, *arguments)
+
+
+@compiled_region
+def linear_region(threads: int, items: int, *arguments: Any) -> None:
+    for t in prange(threads):
+        linear(items * t // threads, items * (t + 1) // threads, *arguments)
+
+
+@compiled_region
+def linear_dw_rows_region(threads: int, items: int, *arguments: Any) -> None:
+    for t in prange(threads):
+        linear_dw_rows(items * t // threads, items * (t + 1) // threads, *arguments)
+
+
+@compiled_region
+def linear_dw_sum_region(threads: int, items: int, dY: Array, x: Array, totals: Array) -> None:
+    """``totals`` (threads, out, in): one for each thread, which nobody else writes."""
+    for t in prange(threads):
+        linear_dw_sum(items * t // threads, items * (t + 1) // threads, dY, x, totals[t])

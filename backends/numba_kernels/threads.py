@@ -1,0 +1,89 @@
+"""How many threads a kernel's parallel region has, and the libraries that decide it.
+
+A region's ``prange`` gives each thread a range of a kernel's work. What enters is how much work
+there is, what leaves is how many threads divide it; only the Numba backend asks.
+
+Regions run on tbb where PyPI's package is installed, else on OpenMP. There is one thread where
+Numba has only workqueue, which aborts when two threads of the program call it; and where SciPy's
+BLAS, whose products the regions call, cannot be held at one thread apart from NumPy's: two pools
+inside each other wait for each other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from contextlib import suppress
+from functools import cache
+from importlib import metadata
+from typing import Any, NamedTuple
+
+import numba
+
+from tinygrad_mnist import config
+
+_numba: Any = numba  # typed or not, as the version has it
+
+# Steps of work, about 0.2 ns each, from which on a region pays: it costs 2 µs, and 15 until a
+# thread wakes up. Those of a kernel are its elements times what one of them takes.
+WORTH = 2**16
+
+
+class Layer(NamedTuple):
+    """What regions run on, "tbb" or "omp"; or None and the ``reason``."""
+
+    name: str | None
+    reason: str = ""
+    pid: int = 0
+
+
+def count() -> int:
+    """Threads of a region: as many as Numba is told to use, and no more than there are cores."""
+    name, _, pid = layer()
+    if name is None or (name == "omp" and pid != os.getpid()):  # OpenMP kills a forked child
+        return 1
+    return min(_numba.get_num_threads(), _numba.config.NUMBA_DEFAULT_NUM_THREADS)
+
+
+def split(items: int, work: int) -> int:
+    """Threads that divide ``items``, which take ``work`` steps together; 1 if those are few."""
+    return min(count(), items) if work >= WORTH else 1
+
+
+@cache
+def layer() -> Layer:
+    """What regions run on. The first call starts it, and holds SciPy's BLAS at one thread."""
+    if _numba.config.DISABLE_JIT:
+        return Layer(None, "NUMBA_DISABLE_JIT is set")
+    _load_tbb()
+    config.rest_openmp()  # its idle threads would take the cores from others
+    try:
+        _numba.get_num_threads()  # starts it
+    except ValueError as error:
+        return Layer(None, str(error).partition("\n")[0])
+    name = _numba.threading_layer()
+    if name not in ("tbb", "omp"):
+        return Layer(None, f"Numba runs on {name} here; install tbb, and unset its variables")
+    if not _hold_blas():
+        return Layer(None, "SciPy's BLAS is no OpenBLAS of its own")
+    return Layer(name, pid=os.getpid())
+
+
+def _load_tbb() -> None:
+    """Load the library of PyPI's package, which is where the system's loader does not look."""
+    with suppress(metadata.PackageNotFoundError):
+        for file in metadata.files("tbb") or []:
+            if file.name == "libtbb.so.12":
+                with suppress(OSError):
+                    ctypes.CDLL(str(file.locate()), mode=ctypes.RTLD_GLOBAL)
+
+
+def _hold_blas() -> bool:
+    """One thread for SciPy's own BLAS; False if it has none, and NumPy's is left as it is."""
+    import scipy.linalg.cython_blas  # noqa: F401, PLC0415 - the limit misses what is not loaded
+    from threadpoolctl import ThreadpoolController  # noqa: PLC0415
+
+    controller = ThreadpoolController()
+    own = [each["filepath"] for each in controller.info() if "scipy.libs" in each["filepath"]]
+    controller.select(filepath=own).limit(limits=1)
+    return bool(own)
