@@ -120,10 +120,10 @@ class NumbaBackend(Backend):
     # ---- products on all threads
 
     def matmul(self, x: Array, y: Array, *, out: Array = None) -> Array:
-        if not (_is_matrix(x) and _is_matrix(y) and _takes(out, x.dtype)):
+        if not _is_large(x, y.shape[-1]):
             return super().matmul(x, y, out=out)
-        fits = x.shape[1] == y.shape[0] and y.dtype is x.dtype
-        if not (fits and _is_large(x, y.shape[1])):
+        fits = _is_matrix(x) and _is_matrix(y) and x.shape[1] == y.shape[0]
+        if not (fits and x.dtype is y.dtype and _takes(out, x.dtype)):
             return super().matmul(x, y, out=out)
         out = _or_empty(out, (len(x), y.shape[1]), x.dtype)
         x = np.ascontiguousarray(x)
@@ -131,20 +131,23 @@ class NumbaBackend(Backend):
         return out
 
     def linear(self, x: Array, weight: Array, bias: Array = None, *, out: Array = None) -> Array:
-        covered = _are(x.dtype, x, weight) and _takes(out, x.dtype)
-        if not (covered and _is_large(x, len(weight))):
+        large = _is_large(x, len(weight))
+        if not (large and _are(x.dtype, x, weight) and _takes(out, x.dtype)):
             return super().linear(x, weight, bias, out=out)
         out = _or_empty(out, (len(x), len(weight)), x.dtype)
         if bias is None:
             products.matmul_region(threads.count(), len(x), x, weight.T, out)
+            return out
+        bias = np.ascontiguousarray(bias)
+        if len(x) < len(weight):
+            products.linear_outputs_region(threads.count(), len(weight), x, weight, bias, out)
         else:
-            bias = np.ascontiguousarray(bias)
             products.linear_region(threads.count(), len(x), x, weight, bias, out)
         return out
 
     def linear_dw(self, dY: Array, x: Array, *, out: Array = None) -> Array:
-        covered = _are(x.dtype, dY, x) and _takes(out, x.dtype)
-        if not (covered and _is_large(x, dY.shape[1])):
+        large = _is_large(x, dY.shape[1])
+        if not (large and _are(x.dtype, dY, x) and _takes(out, x.dtype)):
             return super().linear_dw(dY, x, out=out)
         shape = (dY.shape[1], x.shape[1])
         out = _or_empty(out, shape, x.dtype)
@@ -160,27 +163,32 @@ class NumbaBackend(Backend):
     def conv2d(
         self, x: Array, weight: Array, bias: Array = None, *, conv: Conv, out: Array = None
     ) -> Array:
-        if not (_dense(conv) and _are(x.dtype, x, weight) and _takes(out, x.dtype)):
+        if not (_are(x.dtype, x, weight) and _takes(out, x.dtype)):
             return super().conv2d(x, weight, bias, conv=conv, out=out)
         x, kernel = self._pad(x, conv.padding, 0), _grouped(weight, conv.groups)
         spots = convolved(x.shape[2:], weight.shape[2:], conv.stride, conv.dilation)
         out = _or_empty(out, (len(x), len(weight), *spots), x.dtype)
         bias = np.zeros(len(weight), x.dtype) if bias is None else np.ascontiguousarray(bias)
         arrays = x, kernel, bias.reshape(kernel.shape[:2]), _by_group(out, conv.groups)
-        _run(convolution.conv2d, convolution.conv2d_region, len(x), _columns(out, weight), *arrays)
+        _run(
+            convolution.conv2d, convolution.conv2d_region, len(x), _columns(out, weight),
+            *arrays, *conv.stride, *conv.dilation,
+        )  # fmt: skip
         return out
 
     def conv2d_dx(
         self, dY: Array, weight: Array, *, shape: Shape, conv: Conv, out: Array = None
     ) -> Array:
-        if not (_dense(conv) and _are(dY.dtype, dY, weight) and _takes(out, dY.dtype)):
+        if not (_are(dY.dtype, dY, weight) and _takes(out, dY.dtype)):
             return super().conv2d_dx(dY, weight, shape=shape, conv=conv, out=out)
         (n, c, h, w), (ph, pw) = shape, conv.padding
         padded_shape = (n, c, h + 2 * ph, w + 2 * pw)
         padded = _or_empty(out if (ph, pw) == (0, 0) else None, padded_shape, dY.dtype)
         arrays = _by_group(dY, conv.groups), _grouped(weight, conv.groups), padded
-        work = _columns(dY, weight)
-        _run(convolution.conv2d_dx, convolution.conv2d_dx_region, n, work, *arrays)
+        _run(
+            convolution.conv2d_dx, convolution.conv2d_dx_region, n, _columns(dY, weight),
+            *arrays, *conv.stride, *conv.dilation,
+        )  # fmt: skip
         if (ph, pw) == (0, 0):
             return padded
         out = _or_empty(out, shape, dY.dtype)
@@ -190,18 +198,18 @@ class NumbaBackend(Backend):
     def conv2d_dw(
         self, dY: Array, x: Array, *, shape: Shape, conv: Conv, out: Array = None
     ) -> Array:
-        if not (_dense(conv) and _are(x.dtype, dY, x) and _takes(out, x.dtype)):
+        if not (_are(x.dtype, dY, x) and _takes(out, x.dtype)):
             return super().conv2d_dw(dY, x, shape=shape, conv=conv, out=out)
         groups, x = conv.groups, self._pad(x, conv.padding, 0)
         outputs, inputs, kh, kw = shape
         out = _or_empty(out, shape, x.dtype)
         parts = threads.split(len(x), _columns(dY, out))
         totals = np.empty((parts, groups, inputs * kh * kw, outputs // groups), x.dtype)
-        dY = _by_group(dY, groups)
+        arrays, steps = (_by_group(dY, groups), x, kh, kw), (*conv.stride, *conv.dilation)
         if parts == 1:
-            convolution.conv2d_dw(0, len(x), dY, x, kh, kw, totals[0])
+            convolution.conv2d_dw(0, len(x), *arrays, totals[0], *steps)
         else:
-            convolution.conv2d_dw_region(parts, len(x), dY, x, kh, kw, totals)
+            convolution.conv2d_dw_region(parts, len(x), *arrays, totals, *steps)
         by_group = out.reshape(groups, outputs // groups, -1)
         by_group[...] = totals.sum(axis=0).swapaxes(1, 2)  # in the order of the threads
         return out
@@ -598,11 +606,6 @@ def _run(
 
 def _or_empty(out: Any, shape: Shape, dtype: np.dtype) -> Array:
     return np.empty(shape, dtype) if out is None else out
-
-
-def _dense(conv: Conv) -> bool:
-    """Whether a convolution meets every pixel, and a kernel's cells are neighbours."""
-    return conv.stride == conv.dilation == (1, 1)
 
 
 def _grouped(weight: Array, groups: int) -> Array:

@@ -1,10 +1,8 @@
-"""Convolution of x (N, C, H, W) at stride 1, image by image: columns, and a product.
+"""Convolution of the padded x (N, C, H, W), image by image: columns, and a product.
 
-An image's columns (C, kh, kw, H', W') stay in the cache between the copy and the product. The
-products are SciPy's BLAS, which Numba calls for ``np.dot``. Each kernel does the images from
-``start`` to ``stop``; those whose names end in ``s`` give each thread of a region a range of them.
-The plainest indexing is the fastest in copies: slices and flat offsets took two to three times as
-long.
+An image's columns (C, kh, kw, H', W') stay in the cache between the copy and the product, which is
+SciPy's BLAS: Numba calls it for ``np.dot``. Each kernel does the images from ``start`` to ``stop``;
+``steps`` are the strides and the dilations, by rows and by columns.
 """
 
 from __future__ import annotations
@@ -20,30 +18,54 @@ Array = Any
 
 
 @compiled
-def im2col(x: Array, columns: Array) -> None:
+def im2col(x: Array, columns: Array, sh: int, sw: int, dh: int, dw: int) -> None:
+    """The plainest indexing is the fastest: slices and offsets took two to three times as long.
+
+    Where Numba knows that no index is negative it leaves out a check, and the loop vectorises.
+    """
     channels, kh, kw, height, width = columns.shape
+    dense = sh == sw == dh == dw == 1
     for c in range(channels):
         for i in range(kh):
             for j in range(kw):
                 for row in range(height):
-                    for col in range(width):
-                        columns[c, i, j, row, col] = x[c, i + row, j + col]
+                    if dense:
+                        for col in range(width):
+                            columns[c, i, j, row, col] = x[c, i + row, j + col]
+                    else:
+                        for col in range(width):
+                            pixel = x[c, i * dh + row * sh, j * dw + col * sw]
+                            columns[c, i, j, row, col] = pixel
 
 
 @compiled
-def col2im(columns: Array, dX: Array) -> None:
+def col2im(columns: Array, dX: Array, sh: int, sw: int, dh: int, dw: int) -> None:
     channels, kh, kw, height, width = columns.shape
+    dense = sh == sw == dh == dw == 1
     dX[:] = 0
     for c in range(channels):
         for i in range(kh):
             for j in range(kw):
                 for row in range(height):
-                    for col in range(width):
-                        dX[c, i + row, j + col] += columns[c, i, j, row, col]
+                    if dense:
+                        for col in range(width):
+                            dX[c, i + row, j + col] += columns[c, i, j, row, col]
+                    else:
+                        for col in range(width):
+                            slope = columns[c, i, j, row, col]
+                            dX[c, i * dh + row * sh, j * dw + col * sw] += slope
 
 
 @compiled
-def conv2d(start: int, stop: int, x: Array, weight: Array, bias: Array, y: Array) -> None:
+def conv2d(
+    start: int,
+    stop: int,
+    x: Array,
+    weight: Array,
+    bias: Array,
+    y: Array,
+    *steps: int,
+) -> None:
     """``weight`` (G, O / G, C / G, kh, kw) in G groups, ``y`` (N, G, O / G, H', W')."""
     groups, outputs, inputs, kh, kw = weight.shape
     height, width = y.shape[3:]
@@ -51,7 +73,7 @@ def conv2d(start: int, stop: int, x: Array, weight: Array, bias: Array, y: Array
     columns = np.empty((groups * inputs, kh, kw, height, width), x.dtype)
     matrices = columns.reshape(groups, inputs * kh * kw, height * width)
     for n in range(start, stop):
-        im2col(x[n], columns)
+        im2col(x[n], columns, *steps)
         for g in range(groups):
             products = y[n, g].reshape(outputs, height * width)
             np.dot(kernel[g], matrices[g], products)
@@ -61,7 +83,9 @@ def conv2d(start: int, stop: int, x: Array, weight: Array, bias: Array, y: Array
 
 
 @compiled
-def conv2d_dx(start: int, stop: int, dY: Array, weight: Array, dX: Array) -> None:
+def conv2d_dx(
+    start: int, stop: int, dY: Array, weight: Array, dX: Array, *steps: int
+) -> None:
     """``dY`` as ``y`` above, ``dX`` (N, C, H, W)."""
     groups, outputs, inputs, kh, kw = weight.shape
     height, width = dY.shape[3:]
@@ -71,11 +95,20 @@ def conv2d_dx(start: int, stop: int, dY: Array, weight: Array, dX: Array) -> Non
     for n in range(start, stop):
         for g in range(groups):
             np.dot(kernel[g].T, dY[n, g].reshape(outputs, height * width), matrices[g])
-        col2im(columns, dX[n])
+        col2im(columns, dX[n], *steps)
 
 
 @compiled
-def conv2d_dw(start: int, stop: int, dY: Array, x: Array, kh: int, kw: int, total: Array) -> None:
+def conv2d_dw(
+    start: int,
+    stop: int,
+    dY: Array,
+    x: Array,
+    kh: int,
+    kw: int,
+    total: Array,
+    *steps: int,
+) -> None:
     """``total`` (groups, C / groups · kh · kw, O / groups): the sum of these images, transposed.
 
     That way round, the product reads both as they lie, and took three quarters of the time.
@@ -87,7 +120,7 @@ def conv2d_dw(start: int, stop: int, dY: Array, x: Array, kh: int, kw: int, tota
     product = np.empty((rows, outputs), x.dtype)
     total[:] = 0
     for n in range(start, stop):
-        im2col(x[n], columns)
+        im2col(x[n], columns, *steps)
         for g in range(groups):
             np.dot(matrices[g], dY[n, g].reshape(outputs, height * width).T, product)
             total[g] += product
@@ -107,9 +140,16 @@ def conv2d_dx_region(threads: int, items: int, *arguments: Any) -> None:
 
 @compiled_region
 def conv2d_dw_region(
-    threads: int, items: int, dY: Array, x: Array, kh: int, kw: int, totals: Array
+    threads: int,
+    items: int,
+    dY: Array,
+    x: Array,
+    kh: int,
+    kw: int,
+    totals: Array,
+    *steps: int,
 ) -> None:
     """``totals`` (threads, …): one for each thread, which nobody else writes."""
     for t in prange(threads):
         start, stop = items * t // threads, items * (t + 1) // threads
-        conv2d_dw(start, stop, dY, x, kh, kw, totals[t])
+        conv2d_dw(start, stop, dY, x, kh, kw, totals[t], *steps)

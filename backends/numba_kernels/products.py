@@ -36,6 +36,16 @@ def linear(start: int, stop: int, x: Array, weight: Array, bias: Array, y: Array
 
 
 @compiled
+def linear_outputs(start: int, stop: int, x: Array, weight: Array, bias: Array, y: Array) -> None:
+    """Columns start … stop of x @ weightᵀ + bias, for few rows: no thread reads all of weight."""
+    columns = np.empty((stop - start, len(x)), x.dtype)
+    np.dot(weight[start:stop], x.T, columns)
+    for i in range(len(x)):
+        for o in range(stop - start):
+            y[i, start + o] = columns[o, i] + bias[start + o]
+
+
+@compiled
 def linear_dw_rows(start: int, stop: int, dY: Array, x: Array, dW: Array) -> None:
     """Rows (outputs) start … stop of dYᵀ @ x."""
     columns = np.empty((stop - start, len(dY)), dY.dtype)
@@ -66,6 +76,12 @@ def matmul_region(threads: int, items: int, *arguments: Any) -> None:
 def linear_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         linear(items * t // threads, items * (t + 1) // threads, *arguments)
+
+
+@compiled_region
+def linear_outputs_region(threads: int, items: int, *arguments: Any) -> None:
+    for t in prange(threads):
+        linear_outputs(items * t // threads, items * (t + 1) // threads, *arguments)
 
 
 @compiled_region
