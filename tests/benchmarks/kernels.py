@@ -26,6 +26,7 @@ Row = tuple[str, str, tuple[Any, ...], dict[str, Any]]  # kernel, shape, arrays,
 
 ROUNDS = 15
 SLICE = 2e-3  # seconds of calls per turn, so that the clock does not count
+REST = 0.1  # seconds
 
 _draw = np.random.default_rng(0)
 
@@ -40,6 +41,8 @@ def rows() -> Iterator[Row]:
     yield from losses()
     yield from streams()
     yield from indices()
+    yield from sums()
+    yield from products()
     yield from convolutions()
     yield from poolings()
     yield from normalisations()
@@ -95,16 +98,46 @@ def indices() -> Iterator[Row]:
         yield "take_grad", f"{n} into {shape}", (dY, index), static
 
 
+def sums() -> Iterator[Row]:
+    """Gradients of biases."""
+    for shape in ((32, 128), (128, 128), (60_000, 10), (60_000, 100), (64, 10, 24, 24)):
+        dim = (0, *range(2, len(shape)))
+        static = {"dim": dim, "keepdim": False, "out": floats(shape[1])}
+        yield "sum", f"{shape} over {dim}", (floats(*shape),), static
+
+
+def products() -> Iterator[Row]:
+    """NumPy's rows are on its own threads."""
+    for n, inputs, outputs in (
+        (10, 784, 15),
+        (32, 784, 128),
+        (128, 784, 128),
+        (64, 320, 50),
+        (512, 320, 50),
+        (60_000, 784, 32),
+        (60_000, 784, 100),
+        (60_000, 100, 10),
+    ):
+        x, weight, bias, dY = floats(n, inputs), floats(outputs, inputs), floats(outputs)
+        dY, shape = floats(n, outputs), f"{n} × {inputs}, {outputs}"
+        yield "linear", shape, (x, weight, bias), {"out": np.empty_like(dY)}
+        yield "linear_dw", shape, (dY, x), {"out": np.empty_like(weight)}
+        yield "matmul", f"{n} × {outputs}, {inputs}", (dY, weight), {"out": np.empty_like(x)}
+
+
 def convolutions() -> Iterator[Row]:
-    static = {"conv": Conv(stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)}
-    for n, image, kernel in (
-        (64, (1, 28, 28), (10, 1, 5, 5)),
-        (64, (10, 12, 12), (20, 10, 5, 5)),
-        (512, (10, 12, 12), (20, 10, 5, 5)),
+    plain = Conv(stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)
+    halving = plain._replace(stride=(2, 2), padding=(1, 1))
+    for n, image, kernel, conv in (
+        (64, (1, 28, 28), (10, 1, 5, 5), plain),
+        (64, (10, 12, 12), (20, 10, 5, 5), plain),
+        (512, (10, 12, 12), (20, 10, 5, 5), plain),
+        (64, (16, 28, 28), (32, 16, 3, 3), halving),
     ):
         x, weight, bias = floats(n, *image), floats(*kernel), floats(kernel[0])
-        dY = floats(n, kernel[0], image[1] - 4, image[2] - 4)
-        shape = f"{n} × {image}, {kernel}"
+        dY = NumpyBackend().conv2d(x, weight, conv=conv)
+        shape = f"{n} × {image}, {kernel}" + ", stride 2" * (conv is halving)
+        static = {"conv": conv}
         yield "conv2d", shape, (x, weight, bias), {**static, "out": np.empty_like(dY)}
         dx = {**static, "shape": x.shape, "out": np.empty_like(x)}
         yield "conv2d_dx", shape, (dY, weight), dx
@@ -159,7 +192,10 @@ def optimizers() -> Iterator[Row]:
 
 
 def compare(calls: Sequence[Callable[[], Any]]) -> list[float]:
-    """The median time of each call in µs; all take turns in every round."""
+    """The median time of each call in µs; all take turns in every round.
+
+    A rest before each turn: the threads of NumPy's BLAS spin for a while after a product.
+    """
     counts = []
     for call in calls:
         call()
@@ -169,6 +205,8 @@ def compare(calls: Sequence[Callable[[], Any]]) -> list[float]:
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(ROUNDS):
         for call, count, measured in zip(calls, counts, times, strict=True):
+            time.sleep(REST)
+            call()
             start = time.perf_counter()
             for _ in range(count):
                 call()
