@@ -83,9 +83,7 @@ def conv2d(
 
 
 @compiled
-def conv2d_dx(
-    start: int, stop: int, dY: Array, weight: Array, dX: Array, *steps: int
-) -> None:
+def conv2d_dx(start: int, stop: int, dY: Array, weight: Array, dX: Array, *steps: int) -> None:
     """``dY`` as ``y`` above, ``dX`` (N, C, H, W)."""
     groups, outputs, inputs, kh, kw = weight.shape
     height, width = dY.shape[3:]

@@ -118,7 +118,7 @@ def products() -> Iterator[Row]:
         (60_000, 784, 100),
         (60_000, 100, 10),
     ):
-        x, weight, bias, dY = floats(n, inputs), floats(outputs, inputs), floats(outputs)
+        x, weight, bias = floats(n, inputs), floats(outputs, inputs), floats(outputs)
         dY, shape = floats(n, outputs), f"{n} × {inputs}, {outputs}"
         yield "linear", shape, (x, weight, bias), {"out": np.empty_like(dY)}
         yield "linear_dw", shape, (dY, x), {"out": np.empty_like(weight)}

@@ -28,7 +28,9 @@ REST = 0.3  # seconds, until the threads of the last measurement sleep
 
 def main() -> None:
     print(described("numpy", "numba"))
-    print(f"\n{'µs':<28}{'product':>10}{'kernel':>10}{'pair':>10}{'pair / parts':>14}{'kernel, 1':>12}")
+    titles = ("product", "kernel", "pair", "pair / parts", "kernel, 1")
+    head = "".join(f"{title:>14}" for title in titles)
+    print(f"\n{'µs':<28}{head}")
     for layer in LAYERS:
         variables = {**os.environ, "NUMBA_THREADING_LAYER": layer}
         subprocess.run([sys.executable, __file__, "--layer"], env=variables, check=True)
@@ -69,8 +71,8 @@ def measure() -> None:
         alone = [median(each) for each in (product, kernel)]
         both = median(pair)
         single = on_one_thread(kernel)
-        cells = f"{alone[0]:>10.0f}{alone[1]:>10.0f}{both:>10.0f}"
-        print(f"  {name:<26}{cells}{both / sum(alone):>14.2f}{single:>12.0f}", flush=True)
+        cells = f"{alone[0]:>14.0f}{alone[1]:>14.0f}{both:>14.0f}{both / sum(alone):>14.2f}"
+        print(f"  {name:<26}{cells}{single:>14.0f}", flush=True)
 
 
 def on_one_thread(kernel: Callable[[], object]) -> float:
