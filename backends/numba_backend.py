@@ -28,7 +28,7 @@ FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 INT32, INT64, UINT8 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.uint8)
 TINY = {dtype: float(np.finfo(dtype).tiny) for dtype in (FLOAT32, FLOAT64)}
 
-HALVES = Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))  # the pooling that is compiled
+HALVES = Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))  # the pooling with loops of its own
 COLUMNS = 2**18  # numbers of a convolution's columns in memory at a time
 
 
@@ -150,31 +150,39 @@ class NumbaBackend(Backend):
 
     def max_pool2d(self, x: Array, *, pool: Pool, out: Any = None) -> tuple[Array, Array]:
         y, index = (None, None) if out is None else out
-        covered = pool == HALVES and _takes(y, x.dtype) and _takes(index, INT32)
-        if not (covered and _is_float(x)):
+        if not (_is_float(x) and _takes(y, x.dtype) and _takes(index, INT32)):
             return super().max_pool2d(x, pool=pool, out=out)
-        n, c, h, w = x.shape
-        shape = (n, c, h // 2, w // 2)
+        spots = _pooled(x.shape, pool)
+        if min(spots) < 1:
+            return super().max_pool2d(x, pool=pool, out=out)
+        shape = (*x.shape[:2], *spots)
         y, index = _or_empty(y, shape, x.dtype), _or_empty(index, shape, INT32)
-        pooling.max_pool2d(x, y, index)
+        if pool == HALVES:
+            pooling.max_pool2d(x, y, index)
+        else:
+            pooling.max_pool2d_any(x, *pool, y, index)
         return y, index
 
     def max_pool2d_grad(
         self, dY: Array, index: Array, *, shape: Shape, pool: Pool, out: Array = None
     ) -> Array:
-        covered = pool == HALVES and _is(index, INT32) and _takes(out, dY.dtype)
-        if not (covered and _is_float(dY)):
+        if not (_is_float(dY) and _is(index, INT32) and _takes(out, dY.dtype)):
             return super().max_pool2d_grad(dY, index, shape=shape, pool=pool, out=out)
         out = _or_empty(out, shape, dY.dtype)
-        pooling.max_pool2d_grad(dY, index, out)
+        if pool == HALVES:
+            pooling.max_pool2d_grad(dY, index, out)
+        else:
+            pooling.max_pool2d_any_grad(dY, index, *pool, out)
         return out
 
     def max_pool2d_take(self, x: Array, index: Array, *, pool: Pool, out: Array = None) -> Array:
-        covered = pool == HALVES and _is(index, INT32) and _takes(out, x.dtype)
-        if not (covered and _is_float(x)):
+        if not (_is_float(x) and _is(index, INT32) and _takes(out, x.dtype)):
             return super().max_pool2d_take(x, index, pool=pool, out=out)
         out = _or_empty(out, index.shape, x.dtype)
-        pooling.max_pool2d_take(x, index, out)
+        if pool == HALVES:
+            pooling.max_pool2d_take(x, index, out)
+        else:
+            pooling.max_pool2d_any_take(x, index, *pool, out)
         return out
 
     # ---- networks
@@ -470,6 +478,12 @@ def _takes(out: Any, dtype: np.dtype) -> bool:
 
 def _or_empty(out: Any, shape: Shape, dtype: np.dtype) -> Array:
     return np.empty(shape, dtype) if out is None else out
+
+
+def _pooled(shape: Shape, pool: Pool) -> Shape:
+    """Height and width of what pooling makes of images of ``shape`` (N, C, H, W)."""
+    height, width = (n + 2 * p for n, p in zip(shape[2:], pool.padding, strict=True))
+    return convolved((height, width), pool.size, pool.stride, (1, 1))
 
 
 def _dense(conv: Conv) -> bool:

@@ -15,7 +15,10 @@ import pytest
 
 pytest.importorskip("numba")
 
+import numba
+
 from tinygrad_mnist.backends.numba_backend import NumbaBackend
+from tinygrad_mnist.backends.numba_kernels import pooling
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
 from tinygrad_mnist.contract import kernel_names, spec
 from tinygrad_mnist.kernels import Backend, Conv, Pool
@@ -121,10 +124,19 @@ def max_pool2d_take(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
 
 def poolings() -> Iterator[tuple[tuple[int, ...], Pool]]:
     plain = Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))
-    for shape in ((3, 2, 8, 24), (2, 3, 5, 7), (1, 1, 2, 2), (0, 2, 4, 4)):
+    for shape in ((3, 2, 8, 24), (2, 3, 5, 7), (1, 1, 2, 2), (0, 2, 4, 4), (2, 1, 1, 4)):
         yield shape, plain
-    yield (2, 2, 7, 7), Pool(size=(3, 3), stride=(2, 2), padding=(1, 1))
     yield (2, 2, 6, 6), plain._replace(padding=(1, 1))
+    yield (2, 2, 6, 6), plain._replace(stride=(1, 1))
+    yield (40, 3, 9, 11), Pool(size=(3, 3), stride=(2, 2), padding=(1, 1))  # several blocks
+    yield (2, 0, 7, 7), Pool(size=(3, 3), stride=(2, 2), padding=(1, 1))
+    yield (2, 2, 9, 8), Pool(size=(3, 2), stride=(1, 3), padding=(1, 0))
+    yield (2, 3, 4, 9), Pool(size=(1, 5), stride=(2, 1), padding=(0, 2))
+    yield (1, 2, 7, 9), Pool(size=(2, 3), stride=(4, 5), padding=(1, 1))  # cells between windows
+    yield (3, 1, 6, 5), Pool(size=(6, 5), stride=(9, 9), padding=(0, 0))  # one window
+    yield (2, 2, 1, 1), Pool(size=(1, 1), stride=(1, 1), padding=(0, 0))
+    yield (1, 1, 1, 1), Pool(size=(3, 3), stride=(1, 1), padding=(1, 1))
+    yield (2, 1, 4, 4), Pool(size=(2, 2), stride=(1, 1), padding=(3, 3))  # windows of padding
 
 
 @case("batch_norm")
@@ -426,6 +438,61 @@ def test_moments_that_became_denormal_are_zero(name: str, backend: Backend, dtyp
     getattr(backend, name)([p], [g], *([m] for m in moments), **static)
     assert not np.any(moments)
     assert (p == 1).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_chosen_cells_of_windows_are_the_defaults(dtype: str) -> None:
+    for arrays, static in cases_of("max_pool2d", dtype):
+        expected = run(NUMPY, "max_pool2d", arrays, static)
+        assert_same(run(NUMBA, "max_pool2d", arrays, static), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_of_windows_that_overlap_are_added_in_the_defaults_order(dtype: str) -> None:
+    pool = Pool(size=(5, 5), stride=(1, 2), padding=(2, 1))
+    generator = np.random.default_rng(3)
+    x = np.asarray(np.round(generator.standard_normal((3, 2, 11, 9))), dtype)
+    y, index = NUMPY.max_pool2d(x, pool=pool)
+    dY = np.asarray(generator.standard_normal(y.shape), dtype)
+    expected = NUMPY.max_pool2d_grad(dY, index, shape=x.shape, pool=pool)
+    assert_same(NUMBA.max_pool2d_grad(dY, index, shape=x.shape, pool=pool), expected)
+
+
+@pytest.mark.parametrize("pool", (((2, 2), (2, 2), (0, 0)), ((3, 3), (2, 2), (1, 1))), ids=str)
+def test_pooling_does_a_slice_of_the_images_alone(pool: Any) -> None:
+    x = np.random.default_rng(4).standard_normal((7, 3, 8, 8)).astype(np.float32)
+    y, index = NUMBA.max_pool2d(x, pool=Pool(*pool))
+    dX = NUMBA.max_pool2d_grad(y, index, shape=x.shape, pool=Pool(*pool))
+    found = filled((y, index, dX, y))
+    kind, settings = ("max_pool2d", ()) if pool[0] == (2, 2) else ("max_pool2d_any", pool)
+    forward, backward, take = (getattr(pooling, kind + end) for end in ("", "_grad", "_take"))
+    for part in (slice(5, 7), slice(0, 1), slice(1, 5)):
+        before = copied(found)
+        ours = [a[part] for a in found]
+        forward(x[part], *settings, ours[0], ours[1])
+        backward(y[part], index[part], *settings, ours[2])
+        take(x[part], index[part], *settings, ours[3])
+        for a, b in zip(found, before, strict=True):
+            outside = np.ones(len(a), bool)
+            outside[part] = False
+            assert_same(a[outside], b[outside])
+    assert_same(found, (y, index, dX, y))
+
+
+def test_kernels_of_ranges_can_be_called_by_compiled_code() -> None:
+    settings = ((3, 3), (2, 2), (1, 1))
+    x = np.random.default_rng(5).standard_normal((5, 4, 6, 6)).astype(np.float32)
+    y, index = NUMBA.max_pool2d(x, pool=Pool(*settings))
+    found = filled((y, index))
+    compiled: Any = numba.njit
+    compiled(in_two)(x, settings, *found)
+    assert_same(found, (y, index))
+
+
+def in_two(x: Any, settings: Any, y: Any, index: Any) -> None:
+    size, stride, padding = settings
+    for some in (slice(0, 2), slice(2, 5)):
+        pooling.max_pool2d_any(x[some], size, stride, padding, y[some], index[some])
 
 
 def test_sigmoid_and_softmax_are_accurate_in_the_tails() -> None:
