@@ -192,14 +192,17 @@ class NumbaBackend(Backend):
     ) -> tuple[Array, Array, Array]:
         y, mean, var = (None, None, None) if out is None else out
         given = _takes(y, x.dtype) and _takes(mean, x.dtype) and _takes(var, x.dtype)
-        if not (x.ndim > 2 and _are(x.dtype, x, weight, bias) and given):
+        if not (_are(x.dtype, x, weight, bias) and given):
             return super().batch_norm(x, weight, bias, eps=eps, out=out)
         y = _or_empty(y, x.shape, x.dtype)
         mean, var = (_or_empty(a, weight.shape, x.dtype) for a in (mean, var))
-        planes = (*x.shape[:2], -1)
-        normalisation.batch_norm(
-            x.reshape(planes), weight, bias, float(eps), y.reshape(planes), mean, var
-        )
+        kernel, shape = normalisation.batch_norm, (*x.shape[:2], -1)
+        if x.size == len(x) * x.shape[1]:
+            kernel, shape = normalisation.batch_norm_rows, x.shape[:2]
+        kernel(
+            x.reshape(shape), weight, bias, float(eps), y.reshape(shape), mean, var,
+            0, x.shape[1],
+        )  # fmt: skip
         return y, mean, var
 
     def batch_norm_grad(
@@ -207,14 +210,16 @@ class NumbaBackend(Backend):
     ) -> tuple[Array, Array, Array]:
         dX, dweight, dbias = (None, None, None) if out is None else out
         given = _takes(dX, x.dtype) and _takes(dweight, x.dtype) and _takes(dbias, x.dtype)
-        if not (x.ndim > 2 and _are(x.dtype, dY, x, weight) and given):
+        if not (_are(x.dtype, dY, x, weight) and given):
             return super().batch_norm_grad(dY, x, weight, eps=eps, out=out)
         dX = _or_empty(dX, x.shape, x.dtype)
         dweight, dbias = (_or_empty(a, weight.shape, x.dtype) for a in (dweight, dbias))
-        planes = (*x.shape[:2], -1)
-        normalisation.batch_norm_grad(
-            dY.reshape(planes), x.reshape(planes), weight, float(eps),
-            dX.reshape(planes), dweight, dbias,
+        kernel, shape = normalisation.batch_norm_grad, (*x.shape[:2], -1)
+        if x.size == len(x) * x.shape[1]:
+            kernel, shape = normalisation.batch_norm_rows_grad, x.shape[:2]
+        kernel(
+            dY.reshape(shape), x.reshape(shape), weight, float(eps),
+            dX.reshape(shape), dweight, dbias, 0, x.shape[1],
         )  # fmt: skip
         return dX, dweight, dbias
 

@@ -18,7 +18,7 @@ pytest.importorskip("numba")
 import numba
 
 from tinygrad_mnist.backends.numba_backend import NumbaBackend
-from tinygrad_mnist.backends.numba_kernels import pooling
+from tinygrad_mnist.backends.numba_kernels import normalisation, pooling
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
 from tinygrad_mnist.contract import kernel_names, spec
 from tinygrad_mnist.kernels import Backend, Conv, Pool
@@ -141,17 +141,25 @@ def poolings() -> Iterator[tuple[tuple[int, ...], Pool]]:
 
 @case("batch_norm")
 def batch_norm(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
-    for shape in ((6, 3, 4, 5), (2, 1, 1), (64, 20, 4, 4), (9, 4)):
+    many = ((6, 3, 4, 5), (2, 1, 1), (64, 20, 4, 4), (5, 3, 1, 1), (1, 40, 7))
+    rows = ((9, 4), (32, 128), (3, 1), (1, 5), (1, 1), (3, 0), (70, 33))
+    for shape in (*many, *rows):
         yield (3 + 5 * draw(*shape), draw(shape[1]), draw(shape[1])), {"eps": 1e-5}
-    x = draw(4, 3, 2, 2)
-    x[1, 0, 0, 0], x[2, 1, 1, 0] = np.nan, np.inf
-    yield (x, draw(3), draw(3)), {"eps": 1e-5}
+    for shape in ((4, 3, 2, 2), (9, 3)):
+        for value in NONE:
+            x = draw(*shape)
+            x[1, 0], x[2, 1] = value, np.inf
+            yield (x, draw(3), draw(3)), {"eps": 1e-5}
+        yield (np.full(shape, 7, dtype), draw(3), draw(3)), {"eps": 1e-5}
 
 
 @case("batch_norm_grad")
 def batch_norm_grad(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
     for (x, weight, _), static in batch_norm(draw, dtype):
         yield (draw(*x.shape), x, weight), static
+        dY = draw(*x.shape)
+        dY[-1:, -1:] = np.inf
+        yield (dY, x, weight), static
 
 
 @case("cross_entropy")
@@ -493,6 +501,45 @@ def in_two(x: Any, settings: Any, y: Any, index: Any) -> None:
     size, stride, padding = settings
     for some in (slice(0, 2), slice(2, 5)):
         pooling.max_pool2d_any(x[some], size, stride, padding, y[some], index[some])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", ((9, 5, 8), (33, 21), (9, 5, 1)), ids=str)
+def test_batch_norm_does_a_range_of_the_channels_alone(shape: tuple[int, ...], dtype: str) -> None:
+    generator = np.random.default_rng(6)
+    x, dY = (np.asarray(generator.standard_normal(shape), dtype) for _ in range(2))
+    weight, bias = x[0].ravel()[: shape[1]].copy(), x[1].ravel()[: shape[1]].copy()
+    rows = len(shape) == 2
+    forward = normalisation.batch_norm_rows if rows else normalisation.batch_norm
+    backward = normalisation.batch_norm_rows_grad if rows else normalisation.batch_norm_grad
+    for kernel, arrays in ((forward, (x, weight, bias)), (backward, (dY, x, weight))):
+        expected = tuple(np.empty_like(a) for a in (x, weight, weight))
+        kernel(*arrays, 1e-5, *expected, 0, shape[1])
+        found = filled(expected)
+        done = np.zeros(shape[1], bool)
+        for start, stop in ((3, shape[1]), (0, 1), (1, 3)):
+            kernel(*arrays, 1e-5, *found, start, stop)
+            done[start:stop] = True
+            for a in found:
+                channels = a if a.ndim == 1 else np.moveaxis(a, 1, 0).reshape(shape[1], -1)[:, 0]
+                assert (np.isfinite(channels) == done).all()
+        assert_same(found, expected)
+
+
+@pytest.mark.parametrize("shape", ((50, 1, 1000), (50_000, 1)), ids=str)
+def test_batch_norm_of_many_numbers_far_from_zero_is_accurate(shape: tuple[int, ...]) -> None:
+    x = (1000 + np.random.default_rng(7).standard_normal(shape)).astype(np.float32)
+    one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
+    y, mean, var = NUMBA.batch_norm(x, one, zero, eps=1e-5)
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean(), rtol=1e-7)
+    np.testing.assert_allclose(var, exact.var(), rtol=1e-6)
+    normal = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-5)
+    np.testing.assert_allclose(y, normal, atol=1e-4)
+    dX, dweight, dbias = NUMBA.batch_norm_grad(x, x, one, eps=1e-5)
+    np.testing.assert_allclose(dweight, (exact * normal).sum(), rtol=1e-4)
+    np.testing.assert_allclose(dbias, exact.sum(), rtol=1e-6)
+    assert np.abs(dX).max() < 1e-3  # a gradient along x moves nothing
 
 
 def test_sigmoid_and_softmax_are_accurate_in_the_tails() -> None:

@@ -132,7 +132,8 @@ def poolings() -> Iterator[Row]:
 
 
 def normalisations() -> Iterator[Row]:
-    for shape in ((64, 10, 12, 12), (64, 20, 4, 4), (512, 10, 12, 12)):
+    images = ((64, 10, 12, 12), (64, 20, 4, 4), (512, 10, 12, 12))
+    for shape in (*images, (32, 128), (128, 128), (60_000, 100), (60_000, 10)):
         x, dY, weight, bias = floats(*shape), floats(*shape), floats(shape[1]), floats(shape[1])
         out = (floats(*shape), floats(shape[1]), floats(shape[1]))
         yield "batch_norm", str(shape), (x, weight, bias), {"eps": 1e-5, "out": out}
