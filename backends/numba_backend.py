@@ -7,7 +7,7 @@ Each override serves non-empty C-contiguous float arrays and leaves the rest to 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,7 +34,7 @@ TINY = {dtype: float(np.finfo(dtype).tiny) for dtype in (FLOAT32, FLOAT64)}
 SMALL = 2**18  # multiplications up to which NumPy's BLAS keeps to one thread
 MANY = 256  # samples from which on the threads divide them in a product that sums over them
 LONG = 2**12  # numbers from which on a compiled sum is worth its call
-HALVES = Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))  # the pooling that is compiled
+HALVES = Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))  # the pooling with loops of its own
 
 
 class NumbaBackend(Backend):
@@ -65,7 +65,7 @@ class NumbaBackend(Backend):
             return super().sigmoid_grad(dY, y, out=out)
         out = _or_empty(out, y.shape, y.dtype)
         flat = dY.ravel(), y.ravel(), out.ravel()
-        _run(pointwise.sigmoid_grad, pointwise.sigmoid_grad_region, y.size, y.size // 4, *flat)
+        _run(pointwise.sigmoid_grad, y.size, y.size // 4, *flat)
         return out
 
     def relu(self, x: Array, *, out: Array = None) -> Array:
@@ -73,7 +73,7 @@ class NumbaBackend(Backend):
             return super().relu(x, out=out)
         out = _or_empty(out, x.shape, x.dtype)
         work = x.size // 4
-        _run(pointwise.relu, pointwise.relu_region, x.size, work, x.ravel(), out.ravel())
+        _run(pointwise.relu, x.size, work, x.ravel(), out.ravel())
         return out
 
     def relu_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
@@ -81,7 +81,7 @@ class NumbaBackend(Backend):
             return super().relu_grad(dY, y, out=out)
         out = _or_empty(out, y.shape, y.dtype)
         flat = dY.ravel(), y.ravel(), out.ravel()
-        _run(pointwise.relu_grad, pointwise.relu_grad_region, y.size, y.size // 4, *flat)
+        _run(pointwise.relu_grad, y.size, y.size // 4, *flat)
         return out
 
     # ---- reductions
@@ -127,7 +127,7 @@ class NumbaBackend(Backend):
             return super().matmul(x, y, out=out)
         out = _or_empty(out, (len(x), y.shape[1]), x.dtype)
         x = np.ascontiguousarray(x)
-        products.matmul_region(threads.count(), len(x), x, y, out)
+        products.matmul.region(threads.count(), len(x), x, y, out)
         return out
 
     def linear(self, x: Array, weight: Array, bias: Array = None, *, out: Array = None) -> Array:
@@ -136,13 +136,13 @@ class NumbaBackend(Backend):
             return super().linear(x, weight, bias, out=out)
         out = _or_empty(out, (len(x), len(weight)), x.dtype)
         if bias is None:
-            products.matmul_region(threads.count(), len(x), x, weight.T, out)
+            products.matmul.region(threads.count(), len(x), x, weight.T, out)
             return out
         bias = np.ascontiguousarray(bias)
         if len(x) < len(weight):
-            products.linear_outputs_region(threads.count(), len(weight), x, weight, bias, out)
+            products.linear_outputs.region(threads.count(), len(weight), x, weight, bias, out)
         else:
-            products.linear_region(threads.count(), len(x), x, weight, bias, out)
+            products.linear.region(threads.count(), len(x), x, weight, bias, out)
         return out
 
     def linear_dw(self, dY: Array, x: Array, *, out: Array = None) -> Array:
@@ -152,10 +152,10 @@ class NumbaBackend(Backend):
         shape = (dY.shape[1], x.shape[1])
         out = _or_empty(out, shape, x.dtype)
         if len(x) <= MANY:
-            products.linear_dw_rows_region(threads.count(), len(out), dY, x, out)
+            products.linear_dw_rows.region(threads.count(), len(out), dY, x, out)
             return out
         totals = np.empty((threads.count(), *shape), x.dtype)
-        products.linear_dw_sum_region(len(totals), len(x), dY, x, totals)
+        products.linear_dw_sum.region(len(totals), len(x), dY, x, totals)
         return np.sum(totals, axis=0, out=out)  # in the order of the threads
 
     # ---- convolution, image by image
@@ -171,7 +171,7 @@ class NumbaBackend(Backend):
         bias = np.zeros(len(weight), x.dtype) if bias is None else np.ascontiguousarray(bias)
         arrays = x, kernel, bias.reshape(kernel.shape[:2]), _by_group(out, conv.groups)
         _run(
-            convolution.conv2d, convolution.conv2d_region, len(x), _columns(out, weight),
+            convolution.conv2d, len(x), _columns(out, weight),
             *arrays, *conv.stride, *conv.dilation,
         )  # fmt: skip
         return out
@@ -186,7 +186,7 @@ class NumbaBackend(Backend):
         padded = _or_empty(out if (ph, pw) == (0, 0) else None, padded_shape, dY.dtype)
         arrays = _by_group(dY, conv.groups), _grouped(weight, conv.groups), padded
         _run(
-            convolution.conv2d_dx, convolution.conv2d_dx_region, n, _columns(dY, weight),
+            convolution.conv2d_dx, n, _columns(dY, weight),
             *arrays, *conv.stride, *conv.dilation,
         )  # fmt: skip
         if (ph, pw) == (0, 0):
@@ -209,7 +209,7 @@ class NumbaBackend(Backend):
         if parts == 1:
             convolution.conv2d_dw(0, len(x), *arrays, totals[0], *steps)
         else:
-            convolution.conv2d_dw_region(parts, len(x), *arrays, totals, *steps)
+            convolution.conv2d_dw.region(parts, len(x), *arrays, totals, *steps)
         by_group = out.reshape(groups, outputs // groups, -1)
         by_group[...] = totals.sum(axis=0).swapaxes(1, 2)  # in the order of the threads
         return out
@@ -218,31 +218,41 @@ class NumbaBackend(Backend):
 
     def max_pool2d(self, x: Array, *, pool: Pool, out: Any = None) -> tuple[Array, Array]:
         y, index = (None, None) if out is None else out
-        covered = pool == HALVES and _takes(y, x.dtype) and _takes(index, INT32)
-        if not (covered and _is_float(x)):
+        if not (_is_float(x) and _takes(y, x.dtype) and _takes(index, INT32)):
             return super().max_pool2d(x, pool=pool, out=out)
-        n, c, h, w = x.shape
-        shape = (n, c, h // 2, w // 2)
+        spots = _pooled(x.shape, pool)
+        if min(spots) < 1:
+            return super().max_pool2d(x, pool=pool, out=out)
+        shape = (*x.shape[:2], *spots)
         y, index = _or_empty(y, shape, x.dtype), _or_empty(index, shape, INT32)
-        pooling.max_pool2d(x, y, index)
+        if pool == HALVES:
+            _run(pooling.max_pool2d, len(x), x.size // 2, x, y, index)
+        else:
+            _run(pooling.max_pool2d_any, len(x), _met(y, pool), x, y, index, *_window(pool))
         return y, index
 
     def max_pool2d_grad(
         self, dY: Array, index: Array, *, shape: Shape, pool: Pool, out: Array = None
     ) -> Array:
-        covered = pool == HALVES and _is(index, INT32) and _takes(out, dY.dtype)
-        if not (covered and _is_float(dY)):
+        if not (_is_float(dY) and _is(index, INT32) and _takes(out, dY.dtype)):
             return super().max_pool2d_grad(dY, index, shape=shape, pool=pool, out=out)
         out = _or_empty(out, shape, dY.dtype)
-        pooling.max_pool2d_grad(dY, index, out)
+        if pool == HALVES:
+            _run(pooling.max_pool2d_grad, len(dY), out.size // 2, dY, index, out)
+        else:
+            kernel, work = pooling.max_pool2d_any_grad, 4 * dY.size + out.size
+            _run(kernel, len(dY), work, dY, index, out, *_window(pool))
         return out
 
     def max_pool2d_take(self, x: Array, index: Array, *, pool: Pool, out: Array = None) -> Array:
-        covered = pool == HALVES and _is(index, INT32) and _takes(out, x.dtype)
-        if not (covered and _is_float(x)):
+        if not (_is_float(x) and _is(index, INT32) and _takes(out, x.dtype)):
             return super().max_pool2d_take(x, index, pool=pool, out=out)
         out = _or_empty(out, index.shape, x.dtype)
-        pooling.max_pool2d_take(x, index, out)
+        if pool == HALVES:
+            _run(pooling.max_pool2d_take, len(x), 4 * out.size, x, index, out)
+        else:
+            kernel = pooling.max_pool2d_any_take
+            _run(kernel, len(x), 4 * out.size, x, index, out, *_window(pool))
         return out
 
     # ---- networks
@@ -252,14 +262,17 @@ class NumbaBackend(Backend):
     ) -> tuple[Array, Array, Array]:
         y, mean, var = (None, None, None) if out is None else out
         given = _takes(y, x.dtype) and _takes(mean, x.dtype) and _takes(var, x.dtype)
-        if not (x.ndim > 2 and _are(x.dtype, x, weight, bias) and given):
+        if not (_are(x.dtype, x, weight, bias) and given):
             return super().batch_norm(x, weight, bias, eps=eps, out=out)
         y = _or_empty(y, x.shape, x.dtype)
         mean, var = (_or_empty(a, weight.shape, x.dtype) for a in (mean, var))
-        planes = (*x.shape[:2], -1)
-        normalisation.batch_norm(
-            x.reshape(planes), weight, bias, float(eps), y.reshape(planes), mean, var
-        )
+        kernel, shape = normalisation.batch_norm, (*x.shape[:2], -1)
+        if x.size == len(x) * x.shape[1]:
+            kernel, shape = normalisation.batch_norm_rows, x.shape[:2]
+        _run(
+            kernel, x.shape[1], 2 * x.size,
+            x.reshape(shape), weight, bias, float(eps), y.reshape(shape), mean, var,
+        )  # fmt: skip
         return y, mean, var
 
     def batch_norm_grad(
@@ -267,14 +280,17 @@ class NumbaBackend(Backend):
     ) -> tuple[Array, Array, Array]:
         dX, dweight, dbias = (None, None, None) if out is None else out
         given = _takes(dX, x.dtype) and _takes(dweight, x.dtype) and _takes(dbias, x.dtype)
-        if not (x.ndim > 2 and _are(x.dtype, dY, x, weight) and given):
+        if not (_are(x.dtype, dY, x, weight) and given):
             return super().batch_norm_grad(dY, x, weight, eps=eps, out=out)
         dX = _or_empty(dX, x.shape, x.dtype)
         dweight, dbias = (_or_empty(a, weight.shape, x.dtype) for a in (dweight, dbias))
-        planes = (*x.shape[:2], -1)
-        normalisation.batch_norm_grad(
-            dY.reshape(planes), x.reshape(planes), weight, float(eps),
-            dX.reshape(planes), dweight, dbias,
+        kernel, shape = normalisation.batch_norm_grad, (*x.shape[:2], -1)
+        if x.size == len(x) * x.shape[1]:
+            kernel, shape = normalisation.batch_norm_rows_grad, x.shape[:2]
+        _run(
+            kernel, x.shape[1], 3 * x.size,
+            dY.reshape(shape), x.reshape(shape), weight, float(eps),
+            dX.reshape(shape), dweight, dbias,
         )  # fmt: skip
         return dX, dweight, dbias
 
@@ -311,7 +327,7 @@ class NumbaBackend(Backend):
         threshold = np.uint64(min(round(p * 2**32), 2**32 - 1))
         arguments = np.uint64(key), threshold, 1 / (1 - p), mask.ravel()
         pairs = (mask.size + 1) // 2
-        _run(streams.dropout_mask, streams.dropout_mask_region, pairs, mask.size, *arguments)
+        _run(streams.dropout_mask, pairs, mask.size, *arguments)
         return mask
 
     def uniform(
@@ -322,7 +338,7 @@ class NumbaBackend(Backend):
             return super().uniform(shape=shape, key=key, dtype=dtype, out=out)
         arguments = np.uint64(key), drawn.ravel()
         pairs = (drawn.size + 1) // 2
-        _run(streams.uniform, streams.uniform_region, pairs, drawn.size, *arguments)
+        _run(streams.uniform, pairs, drawn.size, *arguments)
         return drawn
 
     def take_scaled(
@@ -341,7 +357,7 @@ class NumbaBackend(Backend):
         out = _or_empty(out, (*index.shape, *x.shape[1:]), dtype)
         rows = out.reshape(index.size, -1)
         arguments = x.reshape(len(x), -1), index.ravel(), float(scale), float(shift), rows
-        _run(streams.take_scaled, streams.take_scaled_region, len(rows), out.size // 2, *arguments)
+        _run(streams.take_scaled, len(rows), out.size // 2, *arguments)
         return out
 
     # ---- optimizers
@@ -369,14 +385,12 @@ class NumbaBackend(Backend):
                 )  # fmt: skip
             elif momentum:
                 _update(
-                    optimizers.sgd_momentum, optimizers.sgd_momentum_region, arrays,
+                    optimizers.sgd_momentum, arrays,
                     lr, momentum, undamped, weight_decay, nesterov, maximize,
                     TINY[arrays[0].dtype],
                 )  # fmt: skip
             else:
-                _update(
-                    optimizers.sgd, optimizers.sgd_region, arrays[:2], lr, weight_decay, maximize
-                )
+                _update(optimizers.sgd, arrays[:2], lr, weight_decay, maximize)
 
     def adam_(
         self,
@@ -402,7 +416,7 @@ class NumbaBackend(Backend):
         for arrays in _aligned(params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs):
             if _alike(*arrays):
                 _update(
-                    optimizers.adam, optimizers.adam_region, arrays,
+                    optimizers.adam, arrays,
                     beta1, beta2, eps, coupled, shrink, maximize, step_size,
                     correction, TINY[arrays[0].dtype],
                 )  # fmt: skip
@@ -430,7 +444,7 @@ class NumbaBackend(Backend):
         for arrays in _aligned(params, grads, sums):
             if _alike(*arrays):
                 _update(
-                    optimizers.adagrad, optimizers.adagrad_region, arrays,
+                    optimizers.adagrad, arrays,
                     rate, eps, weight_decay, maximize,
                 )  # fmt: skip
             else:
@@ -456,7 +470,7 @@ class NumbaBackend(Backend):
         for arrays in _aligned(params, grads, square_avgs, acc_deltas):
             if _alike(*arrays):
                 _update(
-                    optimizers.adadelta, optimizers.adadelta_region, arrays,
+                    optimizers.adadelta, arrays,
                     lr, rho, eps, weight_decay, maximize, TINY[arrays[0].dtype],
                 )  # fmt: skip
             else:
@@ -484,7 +498,7 @@ class NumbaBackend(Backend):
         for arrays in _aligned(params, grads, square_avgs, grad_avgs, buffers):
             if _alike(*arrays):
                 _update(
-                    optimizers.rmsprop, optimizers.rmsprop_region, arrays,
+                    optimizers.rmsprop, arrays,
                     lr, alpha, eps, momentum, weight_decay, maximize,
                     TINY[arrays[0].dtype],
                 )  # fmt: skip
@@ -502,15 +516,14 @@ def _aligned(*lists: list[Array]) -> Iterator[tuple[Any, ...]]:
 
 
 def _update(
-    kernel: Callable[..., None],
-    region: Callable[..., None],
+    kernel: Any,
     arrays: tuple[Any, ...],
     *settings: Any,
 ) -> None:
     """One parameter's arrays through an optimizer's ``kernel``."""
     size = arrays[0].size
     flat = [None if x is None else x.ravel() for x in arrays]
-    _run(kernel, region, size, size, *flat, *settings)
+    _run(kernel, size, size, *flat, *settings)
 
 
 def _lists(arrays: tuple[Any, ...]) -> list[list[Array]]:
@@ -584,24 +597,22 @@ def _sum(planes: Array, totals: Array) -> None:
     """``planes`` (N, C, S) added up in as many ``totals`` (threads, C) as there are."""
     if planes.shape[2] == 1:
         planes = planes[:, :, 0]
-        kernel, region = reductions.sum_rows, reductions.sum_rows_region
+        kernel: Any = reductions.sum_rows
     else:
-        kernel, region = reductions.sum_planes, reductions.sum_planes_region
+        kernel = reductions.sum_planes
     if len(totals) == 1:
         kernel(0, len(planes), planes, totals[0])
     else:
-        region(len(totals), len(planes), planes, totals)
+        kernel.region(len(totals), len(planes), planes, totals)
 
 
-def _run(
-    kernel: Callable[..., None], region: Callable[..., None], items: int, work: int, *arguments: Any
-) -> None:
+def _run(kernel: Any, items: int, work: int, *arguments: Any) -> None:
     """``kernel`` for all items: at once, or a range of them on each thread of its ``region``."""
     parts = threads.split(items, work)
     if parts == 1:
         kernel(0, items, *arguments)
     else:
-        region(parts, items, *arguments)
+        kernel.region(parts, items, *arguments)
 
 
 def _or_empty(out: Any, shape: Shape, dtype: np.dtype) -> Array:
@@ -611,6 +622,22 @@ def _or_empty(out: Any, shape: Shape, dtype: np.dtype) -> Array:
 def _grouped(weight: Array, groups: int) -> Array:
     """A kernel (O, C / groups, kh, kw) as (groups, O / groups, C / groups, kh, kw)."""
     return weight.reshape(groups, len(weight) // groups, *weight.shape[1:])
+
+
+def _window(pool: Pool) -> tuple[int, ...]:
+    """Size, stride and padding, as numbers: a region takes no tuples."""
+    return *pool.size, *pool.stride, *pool.padding
+
+
+def _met(y: Array, pool: Pool) -> int:
+    """The cells that the windows of a pooling with the result ``y`` meet."""
+    return y.size * math.prod(pool.size)
+
+
+def _pooled(shape: Shape, pool: Pool) -> Shape:
+    """Height and width of what pooling makes of images of ``shape`` (N, C, H, W)."""
+    height, width = (n + 2 * p for n, p in zip(shape[2:], pool.padding, strict=True))
+    return convolved((height, width), pool.size, pool.stride, (1, 1))
 
 
 def _by_group(y: Array, groups: int) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 pytest.importorskip("numba")
 
 from tinygrad_mnist.backends.numba_backend import NumbaBackend
+from tinygrad_mnist.backends.numba_kernels import threads
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
 from tinygrad_mnist.contract import kernel_names, spec
 from tinygrad_mnist.kernels import Backend, Conv, Pool
@@ -162,25 +164,42 @@ def max_pool2d_take(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
 
 def poolings() -> Iterator[tuple[tuple[int, ...], Pool]]:
     plain = Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))
-    for shape in ((3, 2, 8, 24), (2, 3, 5, 7), (1, 1, 2, 2), (0, 2, 4, 4)):
+    for shape in ((3, 2, 8, 24), (2, 3, 5, 7), (1, 1, 2, 2), (0, 2, 4, 4), (2, 1, 1, 4)):
         yield shape, plain
-    yield (2, 2, 7, 7), Pool(size=(3, 3), stride=(2, 2), padding=(1, 1))
     yield (2, 2, 6, 6), plain._replace(padding=(1, 1))
+    yield (2, 2, 6, 6), plain._replace(stride=(1, 1))
+    yield (40, 3, 9, 11), Pool(size=(3, 3), stride=(2, 2), padding=(1, 1))  # several blocks
+    yield (2, 0, 7, 7), Pool(size=(3, 3), stride=(2, 2), padding=(1, 1))
+    yield (2, 2, 9, 8), Pool(size=(3, 2), stride=(1, 3), padding=(1, 0))
+    yield (2, 3, 4, 9), Pool(size=(1, 5), stride=(2, 1), padding=(0, 2))
+    yield (1, 2, 7, 9), Pool(size=(2, 3), stride=(4, 5), padding=(1, 1))  # cells between windows
+    yield (3, 1, 6, 5), Pool(size=(6, 5), stride=(9, 9), padding=(0, 0))  # one window
+    yield (2, 2, 1, 1), Pool(size=(1, 1), stride=(1, 1), padding=(0, 0))
+    yield (1, 1, 1, 1), Pool(size=(3, 3), stride=(1, 1), padding=(1, 1))
+    yield (2, 1, 4, 4), Pool(size=(2, 2), stride=(1, 1), padding=(3, 3))  # windows of padding
 
 
 @case("batch_norm")
 def batch_norm(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
-    for shape in ((6, 3, 4, 5), (2, 1, 1), (64, 20, 4, 4), (9, 4)):
+    many = ((6, 3, 4, 5), (2, 1, 1), (64, 20, 4, 4), (5, 3, 1, 1), (1, 40, 7))
+    rows = ((9, 4), (32, 128), (3, 1), (1, 5), (1, 1), (3, 0), (70, 33))
+    for shape in (*many, *rows):
         yield (3 + 5 * draw(*shape), draw(shape[1]), draw(shape[1])), {"eps": 1e-5}
-    x = draw(4, 3, 2, 2)
-    x[1, 0, 0, 0], x[2, 1, 1, 0] = np.nan, np.inf
-    yield (x, draw(3), draw(3)), {"eps": 1e-5}
+    for shape in ((4, 3, 2, 2), (9, 3)):
+        for value in NONE:
+            x = draw(*shape)
+            x[1, 0], x[2, 1] = value, np.inf
+            yield (x, draw(3), draw(3)), {"eps": 1e-5}
+        yield (np.full(shape, 7, dtype), draw(3), draw(3)), {"eps": 1e-5}
 
 
 @case("batch_norm_grad")
 def batch_norm_grad(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
     for (x, weight, _), static in batch_norm(draw, dtype):
         yield (draw(*x.shape), x, weight), static
+        dY = draw(*x.shape)
+        dY[-1:, -1:] = np.inf
+        yield (dY, x, weight), static
 
 
 @case("cross_entropy")
@@ -467,6 +486,76 @@ def test_moments_that_became_denormal_are_zero(name: str, backend: Backend, dtyp
     getattr(backend, name)([p], [g], *([m] for m in moments), **static)
     assert not np.any(moments)
     assert (p == 1).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_chosen_cells_of_windows_are_the_defaults(dtype: str) -> None:
+    for arrays, static in cases_of("max_pool2d", dtype):
+        expected = run(NUMPY, "max_pool2d", arrays, static)
+        assert_same(run(NUMBA, "max_pool2d", arrays, static), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_of_windows_that_overlap_are_added_in_the_defaults_order(dtype: str) -> None:
+    pool = Pool(size=(5, 5), stride=(1, 2), padding=(2, 1))
+    generator = np.random.default_rng(3)
+    x = np.asarray(np.round(generator.standard_normal((3, 2, 11, 9))), dtype)
+    y, index = NUMPY.max_pool2d(x, pool=pool)
+    dY = np.asarray(generator.standard_normal(y.shape), dtype)
+    expected = NUMPY.max_pool2d_grad(dY, index, shape=x.shape, pool=pool)
+    assert_same(NUMBA.max_pool2d_grad(dY, index, shape=x.shape, pool=pool), expected)
+
+
+# How the work is divided decides how these round: sums by parts, products of other sizes.
+DIVIDED = {"sum", "matmul", "linear", "linear_dw", "conv2d_dw"}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_any_number_of_threads_gives_the_same(
+    name: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each case in regions, however small, and in more parts than there are threads or items."""
+    results = []
+    for parts, worth in ((1, math.inf), (2, 0), (5, 0), (5, 0)):
+        monkeypatch.setattr(threads, "count", lambda parts=parts: parts)
+        monkeypatch.setattr(threads, "WORTH", worth)
+        found = []
+        for arrays, static in cases_of(name, dtype):
+            given = copied(arrays)
+            result = run(NUMBA, name, given, static)
+            found.append(given if spec(name).kind == "inplace" else as_tuple(result))
+        results.append(found)
+    alone, in_two, in_five, again = results
+    for a, b, c, d in zip(alone, in_two, in_five, again, strict=True):
+        same = assert_close if name in DIVIDED else assert_all_same
+        same(tuple(b), tuple(a), dtype)
+        same(tuple(c), tuple(a), dtype)
+        assert_all_same(tuple(d), tuple(c), dtype)
+
+
+def assert_all_same(found: Any, expected: Any, dtype: str) -> None:
+    for a, b in zip(found, expected, strict=True):
+        if isinstance(a, list):
+            assert_all_same(a, b, dtype)
+        else:
+            assert_same(a, b)
+
+
+@pytest.mark.parametrize("shape", ((50, 1, 1000), (50_000, 1)), ids=str)
+def test_batch_norm_of_many_numbers_far_from_zero_is_accurate(shape: tuple[int, ...]) -> None:
+    x = (1000 + np.random.default_rng(7).standard_normal(shape)).astype(np.float32)
+    one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
+    y, mean, var = NUMBA.batch_norm(x, one, zero, eps=1e-5)
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean(), rtol=1e-7)
+    np.testing.assert_allclose(var, exact.var(), rtol=1e-6)
+    normal = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-5)
+    np.testing.assert_allclose(y, normal, atol=1e-4)
+    dX, dweight, dbias = NUMBA.batch_norm_grad(x, x, one, eps=1e-5)
+    np.testing.assert_allclose(dweight, (exact * normal).sum(), rtol=1e-4)
+    np.testing.assert_allclose(dbias, exact.sum(), rtol=1e-6)
+    assert np.abs(dX).max() < 1e-3  # a gradient along x moves nothing
 
 
 def test_sigmoid_and_softmax_are_accurate_in_the_tails() -> None:

@@ -32,12 +32,17 @@ def compiled_sums(function: F) -> F:
     return _compiled(function, {"contract", "reassoc"})
 
 
-def compiled_region(function: F) -> F:
-    """As ``compiled``, for a function whose ``prange`` runs on threads; see ``threads``.
+def region_of(kernel: Any) -> Callable[[F], F]:
+    """Compile a function whose ``prange`` runs ``kernel`` on threads, and keep it: kernel.region.
 
     It should only call compiled kernels: then it compiles in a quarter of a second.
     """
-    return _compiled(function, {"contract"}, parallel=True)
+
+    def mark(function: F) -> F:
+        kernel.region = _compiled(function, {"contract"}, parallel=True)
+        return cast(F, kernel.region)
+
+    return mark
 
 
 def _compiled(function: F, fastmath: set[str], parallel: bool = False) -> F:

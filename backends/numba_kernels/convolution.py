@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from tinygrad_mnist.backends.numba_kernels.compile import compiled, compiled_region
+from tinygrad_mnist.backends.numba_kernels.compile import compiled, region_of
 
 Array = Any
 
@@ -124,19 +124,19 @@ def conv2d_dw(
             total[g] += product
 
 
-@compiled_region
+@region_of(conv2d)
 def conv2d_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         conv2d(items * t // threads, items * (t + 1) // threads, *arguments)
 
 
-@compiled_region
+@region_of(conv2d_dx)
 def conv2d_dx_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         conv2d_dx(items * t // threads, items * (t + 1) // threads, *arguments)
 
 
-@compiled_region
+@region_of(conv2d_dw)
 def conv2d_dw_region(
     threads: int,
     items: int,

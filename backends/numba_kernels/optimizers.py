@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from tinygrad_mnist.backends.numba_kernels.compile import compiled, compiled_region
+from tinygrad_mnist.backends.numba_kernels.compile import compiled, region_of
 
 Array = Any
 
@@ -195,37 +195,37 @@ def rmsprop(
         p[i] -= rate * step
 
 
-@compiled_region
+@region_of(sgd)
 def sgd_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         sgd(items * t // threads, items * (t + 1) // threads, *arguments)
 
 
-@compiled_region
+@region_of(sgd_momentum)
 def sgd_momentum_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         sgd_momentum(items * t // threads, items * (t + 1) // threads, *arguments)
 
 
-@compiled_region
+@region_of(adam)
 def adam_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         adam(items * t // threads, items * (t + 1) // threads, *arguments)
 
 
-@compiled_region
+@region_of(adagrad)
 def adagrad_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         adagrad(items * t // threads, items * (t + 1) // threads, *arguments)
 
 
-@compiled_region
+@region_of(adadelta)
 def adadelta_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         adadelta(items * t // threads, items * (t + 1) // threads, *arguments)
 
 
-@compiled_region
+@region_of(rmsprop)
 def rmsprop_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         rmsprop(items * t // threads, items * (t + 1) // threads, *arguments)

@@ -10,7 +10,7 @@ from typing import Any
 
 from numba import prange
 
-from tinygrad_mnist.backends.numba_kernels.compile import compiled, compiled_region
+from tinygrad_mnist.backends.numba_kernels.compile import compiled, region_of
 
 Array = Any
 
@@ -36,19 +36,19 @@ def sigmoid_grad(start: int, stop: int, dY: Array, y: Array, dX: Array) -> None:
         dX[i] = dY[i] * ((one - y[i]) * y[i])
 
 
-@compiled_region
+@region_of(relu)
 def relu_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         relu(items * t // threads, items * (t + 1) // threads, *arguments)
 
 
-@compiled_region
+@region_of(relu_grad)
 def relu_grad_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         relu_grad(items * t // threads, items * (t + 1) // threads, *arguments)
 
 
-@compiled_region
+@region_of(sigmoid_grad)
 def sigmoid_grad_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         sigmoid_grad(items * t // threads, items * (t + 1) // threads, *arguments)

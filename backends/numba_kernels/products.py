@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from tinygrad_mnist.backends.numba_kernels.compile import compiled, compiled_region
+from tinygrad_mnist.backends.numba_kernels.compile import compiled, region_of
 
 Array = Any
 
@@ -66,31 +66,31 @@ def linear_dw_sum(start: int, stop: int, dY: Array, x: Array, total: Array) -> N
         total += product
 
 
-@compiled_region
+@region_of(matmul)
 def matmul_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         matmul(items * t // threads, items * (t + 1) // threads, *arguments)
 
 
-@compiled_region
+@region_of(linear)
 def linear_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         linear(items * t // threads, items * (t + 1) // threads, *arguments)
 
 
-@compiled_region
+@region_of(linear_outputs)
 def linear_outputs_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         linear_outputs(items * t // threads, items * (t + 1) // threads, *arguments)
 
 
-@compiled_region
+@region_of(linear_dw_rows)
 def linear_dw_rows_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         linear_dw_rows(items * t // threads, items * (t + 1) // threads, *arguments)
 
 
-@compiled_region
+@region_of(linear_dw_sum)
 def linear_dw_sum_region(threads: int, items: int, dY: Array, x: Array, totals: Array) -> None:
     """``totals`` (threads, out, in): one for each thread, which nobody else writes."""
     for t in prange(threads):

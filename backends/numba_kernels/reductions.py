@@ -13,8 +13,8 @@ from numba import prange
 
 from tinygrad_mnist.backends.numba_kernels.compile import (
     compiled,
-    compiled_region,
     compiled_sums,
+    region_of,
 )
 
 Array = Any
@@ -52,14 +52,14 @@ def sum_planes(start: int, stop: int, x: Array, total: Array) -> None:
                 total[c] += part
 
 
-@compiled_region
+@region_of(sum_rows)
 def sum_rows_region(threads: int, items: int, x: Array, totals: Array) -> None:
     """``totals`` (threads, C): one for each thread, which nobody else writes."""
     for t in prange(threads):
         sum_rows(items * t // threads, items * (t + 1) // threads, x, totals[t])
 
 
-@compiled_region
+@region_of(sum_planes)
 def sum_planes_region(threads: int, items: int, x: Array, totals: Array) -> None:
     for t in prange(threads):
         sum_planes(items * t // threads, items * (t + 1) // threads, x, totals[t])

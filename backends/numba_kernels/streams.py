@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from tinygrad_mnist.backends.numba_kernels.compile import compiled, compiled_region
+from tinygrad_mnist.backends.numba_kernels.compile import compiled, region_of
 from tinygrad_mnist.kernels import GOLDEN, MIX_1, MIX_2
 
 Array = Any
@@ -77,19 +77,19 @@ def bounds(index: Array) -> Any:
     return low, high
 
 
-@compiled_region
+@region_of(dropout_mask)
 def dropout_mask_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         dropout_mask(items * t // threads, items * (t + 1) // threads, *arguments)
 
 
-@compiled_region
+@region_of(uniform)
 def uniform_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         uniform(items * t // threads, items * (t + 1) // threads, *arguments)
 
 
-@compiled_region
+@region_of(take_scaled)
 def take_scaled_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         take_scaled(items * t // threads, items * (t + 1) // threads, *arguments)

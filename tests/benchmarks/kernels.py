@@ -146,18 +146,27 @@ def convolutions() -> Iterator[Row]:
 
 
 def poolings() -> Iterator[Row]:
-    static = {"pool": Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))}
-    for shape in ((64, 10, 24, 24), (64, 20, 8, 8)):
-        x = floats(*shape)
+    halves = Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))
+    overlapping = Pool(size=(3, 3), stride=(2, 2), padding=(1, 1))
+    for shape, pool in (
+        ((64, 10, 24, 24), halves),
+        ((64, 20, 8, 8), halves),
+        ((64, 10, 24, 24), overlapping),
+        ((64, 20, 12, 12), overlapping),
+        ((64, 20, 8, 8), Pool(size=(8, 8), stride=(8, 8), padding=(0, 0))),
+    ):
+        x, static = floats(*shape), {"pool": pool}
+        label = f"{shape}, {pool.size[0]}/{pool.stride[0]}/{pool.padding[0]}"
         y, index = NumpyBackend().max_pool2d(x, **static)
-        yield "max_pool2d", str(shape), (x,), {**static, "out": (y, index)}
+        yield "max_pool2d", label, (x,), {**static, "out": (y, index)}
         dx = {**static, "shape": shape, "out": np.empty_like(x)}
-        yield "max_pool2d_grad", str(shape), (y, index), dx
-        yield "max_pool2d_take", str(shape), (x, index), {**static, "out": np.empty_like(y)}
+        yield "max_pool2d_grad", label, (y, index), dx
+        yield "max_pool2d_take", label, (x, index), {**static, "out": np.empty_like(y)}
 
 
 def normalisations() -> Iterator[Row]:
-    for shape in ((64, 10, 12, 12), (64, 20, 4, 4), (512, 10, 12, 12)):
+    images = ((64, 10, 12, 12), (64, 20, 4, 4), (512, 10, 12, 12))
+    for shape in (*images, (32, 128), (128, 128), (60_000, 100), (60_000, 10)):
         x, dY, weight, bias = floats(*shape), floats(*shape), floats(shape[1]), floats(shape[1])
         out = (floats(*shape), floats(shape[1]), floats(shape[1]))
         yield "batch_norm", str(shape), (x, weight, bias), {"eps": 1e-5, "out": out}
