@@ -165,14 +165,14 @@ class NumbaBackend(Backend):
     ) -> Array:
         if not (_are(x.dtype, x, weight) and _takes(out, x.dtype)):
             return super().conv2d(x, weight, bias, conv=conv, out=out)
-        x, kernel = self._pad(x, conv.padding, 0), _grouped(weight, conv.groups)
+        x, groups = self._pad(x, conv.padding, 0), conv.groups
         spots = convolved(x.shape[2:], weight.shape[2:], conv.stride, conv.dilation)
         out = _or_empty(out, (len(x), len(weight), *spots), x.dtype)
         bias = np.zeros(len(weight), x.dtype) if bias is None else np.ascontiguousarray(bias)
-        arrays = x, kernel, bias.reshape(kernel.shape[:2]), _by_group(out, conv.groups)
         _run(
             convolution.conv2d, len(x), _columns(out, weight),
-            *arrays, *conv.stride, *conv.dilation,
+            x, _by_group(weight, groups), bias.reshape(groups, -1), _images_by_group(out, groups),
+            *_steps(weight.shape, conv),
         )  # fmt: skip
         return out
 
@@ -184,10 +184,10 @@ class NumbaBackend(Backend):
         (n, c, h, w), (ph, pw) = shape, conv.padding
         padded_shape = (n, c, h + 2 * ph, w + 2 * pw)
         padded = _or_empty(out if (ph, pw) == (0, 0) else None, padded_shape, dY.dtype)
-        arrays = _by_group(dY, conv.groups), _grouped(weight, conv.groups), padded
         _run(
             convolution.conv2d_dx, n, _columns(dY, weight),
-            *arrays, *conv.stride, *conv.dilation,
+            _images_by_group(dY, conv.groups), _by_group(weight, conv.groups), padded,
+            *_steps(weight.shape, conv),
         )  # fmt: skip
         if (ph, pw) == (0, 0):
             return padded
@@ -201,16 +201,14 @@ class NumbaBackend(Backend):
         if not (_are(x.dtype, dY, x) and _takes(out, x.dtype)):
             return super().conv2d_dw(dY, x, shape=shape, conv=conv, out=out)
         groups, x = conv.groups, self._pad(x, conv.padding, 0)
-        outputs, inputs, kh, kw = shape
         out = _or_empty(out, shape, x.dtype)
         parts = threads.split(len(x), _columns(dY, out))
-        totals = np.empty((parts, groups, inputs * kh * kw, outputs // groups), x.dtype)
-        arrays, steps = (_by_group(dY, groups), x, kh, kw), (*conv.stride, *conv.dilation)
+        by_group, dY = _by_group(out, groups), _images_by_group(dY, groups)
+        totals = np.empty((parts, *by_group.swapaxes(1, 2).shape), x.dtype)
         if parts == 1:
-            convolution.conv2d_dw(0, len(x), *arrays, totals[0], *steps)
+            convolution.conv2d_dw(0, len(x), dY, x, totals[0], *_steps(shape, conv))
         else:
-            convolution.conv2d_dw.region(parts, len(x), *arrays, totals, *steps)
-        by_group = out.reshape(groups, outputs // groups, -1)
+            convolution.conv2d_dw.region(parts, len(x), dY, x, totals, *_steps(shape, conv))
         by_group[...] = totals.sum(axis=0).swapaxes(1, 2)  # in the order of the threads
         return out
 
@@ -619,9 +617,19 @@ def _or_empty(out: Any, shape: Shape, dtype: np.dtype) -> Array:
     return np.empty(shape, dtype) if out is None else out
 
 
-def _grouped(weight: Array, groups: int) -> Array:
-    """A kernel (O, C / groups, kh, kw) as (groups, O / groups, C / groups, kh, kw)."""
-    return weight.reshape(groups, len(weight) // groups, *weight.shape[1:])
+def _by_group(weight: Array, groups: int) -> Array:
+    """A kernel (O, C / groups, kh, kw) as (groups, O / groups, C / groups · kh · kw)."""
+    return weight.reshape(groups, len(weight) // groups, -1)
+
+
+def _images_by_group(y: Array, groups: int) -> Array:
+    """Images (N, O, H, W) as (N, groups, O / groups, H · W)."""
+    return y.reshape(len(y), groups, y.shape[1] // groups, -1)
+
+
+def _steps(shape: Shape, conv: Conv) -> tuple[int, ...]:
+    """Size of a kernel of ``shape``, stride and dilation, as numbers: a region takes no tuples."""
+    return *shape[2:], *conv.stride, *conv.dilation
 
 
 def _window(pool: Pool) -> tuple[int, ...]:
@@ -638,9 +646,3 @@ def _pooled(shape: Shape, pool: Pool) -> Shape:
     """Height and width of what pooling makes of images of ``shape`` (N, C, H, W)."""
     height, width = (n + 2 * p for n, p in zip(shape[2:], pool.padding, strict=True))
     return convolved((height, width), pool.size, pool.stride, (1, 1))
-
-
-def _by_group(y: Array, groups: int) -> Array:
-    """Images (N, O, H, W) as (N, groups, O / groups, H, W)."""
-    n, outputs, height, width = y.shape
-    return y.reshape(n, groups, outputs // groups, height, width)

@@ -47,10 +47,11 @@ def max_pool2d_grad(start: int, stop: int, dY: Array, index: Array, dX: Array) -
     """One line of ``dX`` at a time: writing both in one loop takes ten times as long."""
     _, channels, rows, cols = dY.shape
     zero = dX.dtype.type(0)
-    dX[start:stop, :, 2 * rows :] = zero
-    dX[start:stop, :, :, 2 * cols :] = zero
     for n in range(start, stop):
         for c in range(channels):
+            for i in range(dX.shape[2]):
+                for j in range(2 * cols if i < 2 * rows else 0, dX.shape[3]):
+                    dX[n, c, i, j] = zero  # the last row and column of an odd size
             for row in range(rows):
                 slopes, which = dY[n, c, row], index[n, c, row]
                 for i in range(2):

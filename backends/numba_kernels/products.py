@@ -63,7 +63,9 @@ def linear_dw_sum(start: int, stop: int, dY: Array, x: Array, total: Array) -> N
     for row in range(start, stop, ROWS):
         end = min(row + ROWS, stop)
         np.dot(dY[row:end].T, x[row:end], product)
-        total += product
+        for o in range(len(total)):
+            for i in range(total.shape[1]):
+                total[o, i] += product[o, i]
 
 
 @region_of(matmul)
