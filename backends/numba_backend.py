@@ -87,8 +87,8 @@ class NumbaBackend(Backend):
     # ---- reductions
 
     def sum(self, x: Array, *, dim: Shape, keepdim: bool, out: Array = None) -> Array:
-        if x.size < LONG:
-            return super().sum(x, dim=dim, keepdim=keepdim, out=out)
+        if x.size < LONG:  # as np.sum does, after 0.4 µs
+            return np.add.reduce(x, axis=dim, keepdims=keepdim, out=out)
         kept = [d for d in range(x.ndim) if d not in dim]
         # What is kept lies together, behind a summed dim; other sums are as fast with NumPy.
         together = kept and kept[0] > 0 and kept[-1] - kept[0] < len(kept)
