@@ -49,7 +49,7 @@ class NumbaBackend(Backend):
     # ---- pointwise
 
     def sigmoid(self, x: Array, *, out: Array = None) -> Array:
-        if not (_is(x, FLOAT32) and _alike(x, out)):
+        if not _alike(x, out):
             return super().sigmoid(x, out=out)
         out = _or_empty(out, x.shape, x.dtype)
         exponentials.sigmoid(x.ravel(), out.ravel())
@@ -60,6 +60,29 @@ class NumbaBackend(Backend):
             return super().sigmoid_grad(dY, y, out=out)
         out = _or_empty(out, y.shape, y.dtype)
         pointwise.sigmoid_grad(dY.ravel(), y.ravel(), out.ravel())
+        return out
+
+    def tanh_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
+        if not _alike(y, dY, out):
+            return super().tanh_grad(dY, y, out=out)
+        out = _or_empty(out, y.shape, y.dtype)
+        pointwise.tanh_grad(dY.ravel(), y.ravel(), out.ravel())
+        return out
+
+    def gelu(self, x: Array, *, approximate: str, out: Array = None) -> Array:
+        if not _alike(x, out):
+            return super().gelu(x, approximate=approximate, out=out)
+        out = _or_empty(out, x.shape, x.dtype)
+        kernel = exponentials.gelu_tanh if approximate == "tanh" else exponentials.gelu
+        kernel(x.ravel(), out.ravel())
+        return out
+
+    def gelu_grad(self, dY: Array, x: Array, *, approximate: str, out: Array = None) -> Array:
+        if not _alike(x, dY, out):
+            return super().gelu_grad(dY, x, approximate=approximate, out=out)
+        out = _or_empty(out, x.shape, x.dtype)
+        kernel = exponentials.gelu_tanh_grad if approximate == "tanh" else exponentials.gelu_grad
+        kernel(dY.ravel(), x.ravel(), out.ravel())
         return out
 
     def relu(self, x: Array, *, out: Array = None) -> Array:
@@ -210,16 +233,46 @@ class NumbaBackend(Backend):
         )  # fmt: skip
         return dX, dweight, dbias
 
+    def softmax(self, x: Array, *, dim: int, out: Array = None) -> Array:
+        if not (_alike(x, out) and dim == x.ndim - 1):
+            return super().softmax(x, dim=dim, out=out)
+        out = _or_empty(out, x.shape, x.dtype)
+        exponentials.softmax(_rows(x), _rows(out))
+        return out
+
+    def softmax_grad(self, dY: Array, y: Array, *, dim: int, out: Array = None) -> Array:
+        dY = np.ascontiguousarray(dY)  # a sum's gradient is one number, expanded
+        if not (_alike(y, dY, out) and dim == y.ndim - 1):
+            return super().softmax_grad(dY, y, dim=dim, out=out)
+        out = _or_empty(out, y.shape, y.dtype)
+        exponentials.softmax_grad(_rows(dY), _rows(y), _rows(out))
+        return out
+
+    def log_softmax(self, x: Array, *, dim: int, out: Array = None) -> Array:
+        if not (_alike(x, out) and dim == x.ndim - 1):
+            return super().log_softmax(x, dim=dim, out=out)
+        out = _or_empty(out, x.shape, x.dtype)
+        exponentials.log_softmax(_rows(x), _rows(out))
+        return out
+
+    def log_softmax_grad(self, dY: Array, y: Array, *, dim: int, out: Array = None) -> Array:
+        dY = np.ascontiguousarray(dY)
+        if not (_alike(y, dY, out) and dim == y.ndim - 1):
+            return super().log_softmax_grad(dY, y, dim=dim, out=out)
+        out = _or_empty(out, y.shape, y.dtype)
+        exponentials.log_softmax_grad(_rows(dY), _rows(y), _rows(out))
+        return out
+
     def cross_entropy(
         self, x: Array, target: Array, *, ignore_index: int, out: Any = None
     ) -> tuple[Array, Array]:
         losses, count = (None, None) if out is None else out
-        given = _takes(losses, FLOAT32) and _takes(count, FLOAT32)
-        if given and _is(x, FLOAT32) and _is(target, INT64):
-            losses = _or_empty(losses, target.shape, FLOAT32)
+        given = _takes(losses, x.dtype) and _takes(count, x.dtype)
+        if given and _is_float(x) and _is(target, INT64):
+            losses = _or_empty(losses, target.shape, x.dtype)
             counted = exponentials.cross_entropy(x, target, ignore_index, losses)
             if counted >= 0:
-                count = _or_empty(count, (), FLOAT32)
+                count = _or_empty(count, (), x.dtype)
                 count[()] = counted or math.nan
                 return losses, count
         return super().cross_entropy(x, target, ignore_index=ignore_index, out=out)
@@ -228,8 +281,8 @@ class NumbaBackend(Backend):
         self, dY: Array, x: Array, target: Array, *, ignore_index: int, out: Array = None
     ) -> Array:
         dY = np.ascontiguousarray(dY)  # the mean's gradient is one number, expanded
-        if _are(FLOAT32, dY, x) and _is(target, INT64) and _takes(out, FLOAT32):
-            dX = _or_empty(out, x.shape, FLOAT32)
+        if _are(x.dtype, dY, x) and _is(target, INT64) and _takes(out, x.dtype):
+            dX = _or_empty(out, x.shape, x.dtype)
             if exponentials.cross_entropy_grad(dY, x, target, ignore_index, dX) >= 0:
                 return dX
         return super().cross_entropy_grad(dY, x, target, ignore_index=ignore_index, out=out)
@@ -412,6 +465,11 @@ class NumbaBackend(Backend):
                     *_lists(arrays), lr=lr, alpha=alpha, eps=eps, momentum=momentum,
                     weight_decay=weight_decay, maximize=maximize, step=step,
                 )  # fmt: skip
+
+
+def _rows(x: Array) -> Array:
+    """(…, size) as (n, size)."""
+    return x.reshape(-1, x.shape[-1])
 
 
 def _aligned(*lists: list[Array]) -> Iterator[tuple[Any, ...]]:

@@ -24,6 +24,13 @@ def relu_grad(dY: Array, y: Array, dX: Array) -> None:
 
 
 @compiled
+def tanh_grad(dY: Array, y: Array, dX: Array) -> None:
+    one = y.dtype.type(1)
+    for i in range(y.size):
+        dX[i] = dY[i] * (one - y[i] * y[i])
+
+
+@compiled
 def sigmoid_grad(dY: Array, y: Array, dX: Array) -> None:
     one = y.dtype.type(1)
     for i in range(y.size):
