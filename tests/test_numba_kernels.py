@@ -483,10 +483,27 @@ def test_gelu_keeps_its_digits_in_the_tails(dtype: str, rtol: float) -> None:
     np.testing.assert_allclose(NUMBA.gelu(x, approximate="none"), exact, rtol=rtol)
 
 
-def test_sigmoid_and_softmax_are_accurate_in_the_tails() -> None:
-    x = np.linspace(-87, 87, 100_001).astype(np.float32)
-    exact = 1 / (1 + np.exp(-x.astype(np.float64)))
-    np.testing.assert_allclose(NUMBA.sigmoid(x), exact, rtol=4e-7)
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 4e-7), ("float64", 1e-15)])
+def test_sigmoid_is_accurate_in_the_tails(dtype: str, rtol: float) -> None:
+    x = np.linspace(-87, 87, 100_001).astype(dtype)
+    exact = 1 / (1 + np.exp(-x.astype(np.longdouble)))
+    np.testing.assert_allclose(NUMBA.sigmoid(x), exact.astype(np.float64), rtol=rtol)
+
+
+@pytest.mark.parametrize("backend", (NUMPY, NUMBA), ids=("numpy", "numba"))
+@pytest.mark.parametrize("dim", (0, 1))
+def test_softmax_of_many_keeps_its_digits(dim: int, backend: Backend) -> None:
+    x = np.random.default_rng(3).random((1_000_000, 1), np.float32).reshape((-1, 1)[:: 1 - 2 * dim])
+    powers = np.exp(x.astype(np.float64))
+    exact = powers / powers.sum()
+    np.testing.assert_allclose(backend.softmax(x, dim=dim), exact, rtol=2e-6)
+    logs = backend.log_softmax(x, dim=dim)
+    np.testing.assert_allclose(logs, np.log(exact), rtol=2e-6)
+    np.testing.assert_allclose(
+        backend.softmax_grad(x, exact.astype(np.float32), dim=dim),
+        exact * (x - np.sum(x * exact)),
+        atol=1e-12,
+    )
 
 
 # ---- Numba's switches, each in a process of its own

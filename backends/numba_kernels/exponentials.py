@@ -3,7 +3,7 @@
 Numba's exp is a scalar call; these two are written out, so that the loops around them vectorise.
 They stand in the same file as their users because Numba's cache does not see edits in other files.
 Kernels of (rows, classes) take the exponentials of a block of rows in one long loop, from 0 on: an
-index that starts elsewhere might be negative, which costs the vectors.
+index that starts elsewhere might be negative, which costs the vectors. Sums are taken in float64.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tinygrad_mnist.backends.numba_kernels.compile import (
 Array = Any
 
 # float32: exact in float64 too, and without effect on the dtype of what they meet
-ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 BLOCK = 1024  # numbers whose exponentials are taken in one loop
 
 # ---- eˣ = 2ⁿ·eʳ, n the integer nearest to x / ln 2
@@ -226,10 +226,10 @@ def largest_of(x: Array) -> Any:
 
 @compiled_sums
 def total(x: Array) -> Any:
-    found = x.dtype.type(0)
+    found = 0.0
     for k in range(x.size):
         found += x[k]
-    return found
+    return x.dtype.type(found)
 
 
 @compiled
@@ -281,9 +281,10 @@ def log_softmax(x: Array, y: Array) -> None:
 def softmax_grad(dY: Array, y: Array, dX: Array) -> None:
     rows, classes = y.shape
     for i in range(rows):
-        slope = y.dtype.type(0)
+        products = 0.0
         for j in range(classes):
-            slope += dY[i, j] * y[i, j]
+            products += dY[i, j] * y[i, j]
+        slope = y.dtype.type(products)
         for j in range(classes):
             dX[i, j] = y[i, j] * (dY[i, j] - slope)
 

@@ -54,24 +54,24 @@ class Networks(Products):
         """eˣ / Σ eˣ along ``dim``, from x − max x: nothing overflows. ``x`` is not empty."""
         out = self.xp.subtract(x, self.xp.max(x, axis=dim, keepdims=True), out=out)
         self.xp.exp(out, out=out)
-        out /= self.xp.sum(out, axis=dim, keepdims=True)
+        out /= self.sum(out, dim=(dim,), keepdim=True)
         return out
 
     def softmax_grad(self, dY: Array, y: Array, *, dim: int, out: Array = None) -> Array:
         """y · (dY − Σ dY·y)."""
-        slope = self.xp.sum(dY * y, axis=dim, keepdims=True)
+        slope = self.sum(dY * y, dim=(dim,), keepdim=True)
         return self.xp.multiply(y, dY - slope, out=out)
 
     def log_softmax(self, x: Array, *, dim: int, out: Array = None) -> Array:
         """x − log Σ eˣ along ``dim``, from x − max x: nothing overflows. ``x`` is not empty."""
         out = self.xp.subtract(x, self.xp.max(x, axis=dim, keepdims=True), out=out)
-        out -= self.xp.log(self.xp.sum(self.xp.exp(out), axis=dim, keepdims=True))
+        out -= self.xp.log(self.sum(self.xp.exp(out), dim=(dim,), keepdim=True))
         return out
 
     def log_softmax_grad(self, dY: Array, y: Array, *, dim: int, out: Array = None) -> Array:
         """dY − e^y · Σ dY."""
         slope = self.xp.exp(y)
-        slope *= self.xp.sum(dY, axis=dim, keepdims=True)
+        slope *= self.sum(dY, dim=(dim,), keepdim=True)
         return self.xp.subtract(dY, slope, out=out)
 
     def cross_entropy(
