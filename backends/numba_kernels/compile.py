@@ -39,7 +39,7 @@ def compiled_sums(function: F) -> F:
     return _compiled(function, {"contract", "reassoc"})
 
 
-def by_dtype(single: F, double: F, doc: str | None = None) -> F:
+def by_dtype(single: F, double: F, doc: str | None) -> F:
     """A function of one float that is ``single`` of a float32 and ``double`` of a float64.
 
     Compiled code knows which when it is compiled; Python asks.

@@ -64,16 +64,16 @@ def pointwise() -> Iterator[Row]:
 def losses() -> Iterator[Row]:
     for n in (10, 32, 64, 60_000):
         x, target, dY = floats(n, 10), _draw.integers(0, 10, n), np.full(n, 1 / n, np.float32)
-        static, out = {"ignore_index": -100}, (np.empty_like(dY), np.empty((), np.float32))
+        static, out = {"ignore_index": -100}, (np.zeros_like(dY), np.zeros((), np.float32))
         yield "cross_entropy", str(x.shape), (x, target), {**static, "out": out}
-        static = {**static, "out": np.empty_like(x)}
+        static = {**static, "out": np.zeros_like(x)}
         yield "cross_entropy_grad", str(x.shape), (dY, x, target), static
 
 
 def softmaxes() -> Iterator[Row]:
     for shape in ((10, 10), (64, 10), (60_000, 10), (8 * 4 * 49, 49)):
         x, dY = floats(*shape), floats(*shape)
-        static = {"dim": 1, "out": np.empty_like(x)}
+        static = {"dim": 1, "out": np.zeros_like(x)}
         for name in ("softmax", "log_softmax"):
             yield name, str(shape), (x,), static
             y = getattr(NumpyBackend(), name)(x, dim=1)
