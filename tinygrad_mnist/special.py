@@ -127,18 +127,17 @@ def gelu(xp: Any, x: Any, approximate: str) -> Any:
 
 
 def gelu_slope(xp: Any, x: Any, approximate: str) -> Any:
-    """The derivative of ``gelu``: Φ(x) + x·φ(x), with φ the normal density."""
+    """The derivative of ``gelu``: Φ(x) + x·φ(x), with φ the normal density; NaN of infinities."""
     if approximate == "none":
-        x = xp.clip(x, -_LIMIT, _LIMIT)  # so that an infinity meets no 0
         share, bend = _normal(xp, x)
         bend *= x
         bend *= 1 / math.sqrt(2 * math.pi)
         bend += share
         return bend
-    x = xp.clip(x, -_FLAT, _FLAT)
     a, b = GELU_TANH
-    square = x * x
-    wave = _wave(xp, x, square)
+    near = xp.clip(x, -_FLAT, _FLAT)  # beyond, the wave's slope of 0 would meet an overflow
+    square = near * near
+    wave = _wave(xp, near, square)
     bend = 1 - wave * wave
     bend *= x
     square *= 3 * b

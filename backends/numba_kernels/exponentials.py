@@ -189,9 +189,8 @@ def gelu(x: Array, y: Array) -> None:
 @compiled
 def gelu_grad(dY: Array, x: Array, dX: Array) -> None:
     for i in range(x.size):
-        v = within(x[i], LIMIT)
-        share, e = normal(v)
-        dX[i] = dY[i] * (share + v * density(e))
+        share, e = normal(within(x[i], LIMIT))
+        dX[i] = dY[i] * (share + x[i] * density(e))
 
 
 @compiled
@@ -209,7 +208,8 @@ def gelu_tanh_grad(dY: Array, x: Array, dX: Array) -> None:
         e = exp(u)
         rest = ONE / (ONE + e)
         share = e * rest
-        dX[i] = dY[i] * (share + v * share * rest * slope)
+        nothing = x[i] - x[i]  # NaN of an infinity, as in the exact form
+        dX[i] = dY[i] * (share + v * share * rest * slope + nothing)
 
 
 # ---- softmax
