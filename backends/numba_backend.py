@@ -54,10 +54,10 @@ class NumbaBackend(Backend):
     # ---- pointwise
 
     def sigmoid(self, x: Array, *, out: Array = None) -> Array:
-        if not (_is(x, FLOAT32) and _alike(x, out)):
+        if not _alike(x, out):
             return super().sigmoid(x, out=out)
         out = _or_empty(out, x.shape, x.dtype)
-        exponentials.sigmoid(x.ravel(), out.ravel())
+        _run(exponentials.sigmoid, x.size, x.size, x.ravel(), out.ravel())
         return out
 
     def sigmoid_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
@@ -66,6 +66,30 @@ class NumbaBackend(Backend):
         out = _or_empty(out, y.shape, y.dtype)
         flat = dY.ravel(), y.ravel(), out.ravel()
         _run(pointwise.sigmoid_grad, y.size, y.size // 4, *flat)
+        return out
+
+    def tanh_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
+        if not _alike(y, dY, out):
+            return super().tanh_grad(dY, y, out=out)
+        out = _or_empty(out, y.shape, y.dtype)
+        flat = dY.ravel(), y.ravel(), out.ravel()
+        _run(pointwise.tanh_grad, y.size, y.size // 4, *flat)
+        return out
+
+    def gelu(self, x: Array, *, approximate: str, out: Array = None) -> Array:
+        if not _alike(x, out):
+            return super().gelu(x, approximate=approximate, out=out)
+        out = _or_empty(out, x.shape, x.dtype)
+        kernel = exponentials.gelu_tanh if approximate == "tanh" else exponentials.gelu
+        _run(kernel, x.size, 2 * x.size, x.ravel(), out.ravel())
+        return out
+
+    def gelu_grad(self, dY: Array, x: Array, *, approximate: str, out: Array = None) -> Array:
+        if not _alike(x, dY, out):
+            return super().gelu_grad(dY, x, approximate=approximate, out=out)
+        out = _or_empty(out, x.shape, x.dtype)
+        kernel = exponentials.gelu_tanh_grad if approximate == "tanh" else exponentials.gelu_grad
+        _run(kernel, x.size, 2 * x.size, dY.ravel(), x.ravel(), out.ravel())
         return out
 
     def relu(self, x: Array, *, out: Array = None) -> Array:
@@ -292,29 +316,67 @@ class NumbaBackend(Backend):
         )  # fmt: skip
         return dX, dweight, dbias
 
+    def softmax(self, x: Array, *, dim: int, out: Array = None) -> Array:
+        if not (_alike(x, out) and dim == x.ndim - 1):
+            return super().softmax(x, dim=dim, out=out)
+        out = _or_empty(out, x.shape, x.dtype)
+        rows = _rows(x), _rows(out)
+        _run(exponentials.softmax, len(rows[0]), 4 * out.size, *rows)
+        return out
+
+    def softmax_grad(self, dY: Array, y: Array, *, dim: int, out: Array = None) -> Array:
+        dY = np.ascontiguousarray(dY)  # a sum's gradient is one number, expanded
+        if not (_alike(y, dY, out) and dim == y.ndim - 1):
+            return super().softmax_grad(dY, y, dim=dim, out=out)
+        out = _or_empty(out, y.shape, y.dtype)
+        rows = _rows(dY), _rows(y), _rows(out)
+        _run(exponentials.softmax_grad, len(rows[0]), 4 * out.size, *rows)
+        return out
+
+    def log_softmax(self, x: Array, *, dim: int, out: Array = None) -> Array:
+        if not (_alike(x, out) and dim == x.ndim - 1):
+            return super().log_softmax(x, dim=dim, out=out)
+        out = _or_empty(out, x.shape, x.dtype)
+        rows = _rows(x), _rows(out)
+        _run(exponentials.log_softmax, len(rows[0]), 4 * out.size, *rows)
+        return out
+
+    def log_softmax_grad(self, dY: Array, y: Array, *, dim: int, out: Array = None) -> Array:
+        dY = np.ascontiguousarray(dY)
+        if not (_alike(y, dY, out) and dim == y.ndim - 1):
+            return super().log_softmax_grad(dY, y, dim=dim, out=out)
+        out = _or_empty(out, y.shape, y.dtype)
+        rows = _rows(dY), _rows(y), _rows(out)
+        _run(exponentials.log_softmax_grad, len(rows[0]), 4 * out.size, *rows)
+        return out
+
     def cross_entropy(
         self, x: Array, target: Array, *, ignore_index: int, out: Any = None
     ) -> tuple[Array, Array]:
         losses, count = (None, None) if out is None else out
-        given = _takes(losses, FLOAT32) and _takes(count, FLOAT32)
-        if given and _is(x, FLOAT32) and _is(target, INT64):
-            losses = _or_empty(losses, target.shape, FLOAT32)
-            counted = exponentials.cross_entropy(x, target, ignore_index, losses)
-            if counted >= 0:
-                count = _or_empty(count, (), FLOAT32)
-                count[()] = counted or math.nan
-                return losses, count
-        return super().cross_entropy(x, target, ignore_index=ignore_index, out=out)
+        given = _takes(losses, x.dtype) and _takes(count, x.dtype)
+        if not (given and _is_float(x) and _is(target, INT64)):
+            return super().cross_entropy(x, target, ignore_index=ignore_index, out=out)
+        counted = exponentials.counted(target, x.shape[1], ignore_index)
+        if counted < 0:  # the default says which
+            return super().cross_entropy(x, target, ignore_index=ignore_index, out=out)
+        losses = _or_empty(losses, target.shape, x.dtype)
+        _run(exponentials.cross_entropy, len(x), 4 * x.size, x, target, ignore_index, losses)
+        count = _or_empty(count, (), x.dtype)
+        count[()] = counted or math.nan
+        return losses, count
 
     def cross_entropy_grad(
         self, dY: Array, x: Array, target: Array, *, ignore_index: int, out: Array = None
     ) -> Array:
         dY = np.ascontiguousarray(dY)  # the mean's gradient is one number, expanded
-        if _are(FLOAT32, dY, x) and _is(target, INT64) and _takes(out, FLOAT32):
-            dX = _or_empty(out, x.shape, FLOAT32)
-            if exponentials.cross_entropy_grad(dY, x, target, ignore_index, dX) >= 0:
-                return dX
-        return super().cross_entropy_grad(dY, x, target, ignore_index=ignore_index, out=out)
+        given = _are(x.dtype, dY, x) and _is(target, INT64) and _takes(out, x.dtype)
+        if not given or exponentials.counted(target, x.shape[1], ignore_index) < 0:
+            return super().cross_entropy_grad(dY, x, target, ignore_index=ignore_index, out=out)
+        dX = _or_empty(out, x.shape, x.dtype)
+        arguments = dY, x, target, ignore_index, dX
+        _run(exponentials.cross_entropy_grad, len(x), 4 * x.size, *arguments)
+        return dX
 
     def dropout_mask(
         self, *, shape: Shape, p: float, key: int, dtype: np.dtype, out: Array = None
@@ -505,6 +567,11 @@ class NumbaBackend(Backend):
                     *_lists(arrays), lr=lr, alpha=alpha, eps=eps, momentum=momentum,
                     weight_decay=weight_decay, maximize=maximize, step=step,
                 )  # fmt: skip
+
+
+def _rows(x: Array) -> Array:
+    """(…, size) as (n, size)."""
+    return x.reshape(-1, x.shape[-1])
 
 
 def _aligned(*lists: list[Array]) -> Iterator[tuple[Any, ...]]:

@@ -364,11 +364,11 @@ def test_shapes_are_integers() -> None:
 
 def test_a_rule_that_names_what_is_not_there() -> None:
     with pytest.raises(ValueError, match=r"exp: a rule names 'z'.*out.*x"):
-        define("exp", {"x": lambda dY, z: dY})
+        define("exp", x=lambda dY, z: dY)
     with pytest.raises(ValueError, match=r"exp: rules for \['y'\]"):
-        define("exp", {"y": lambda dY: dY})
+        define("exp", y=lambda dY: dY)
     with pytest.raises(KeyError, match="no kernel 'nothing'"):
-        define("nothing", {})
+        define("nothing")
 
 
 def test_seeds() -> None:

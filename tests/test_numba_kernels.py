@@ -47,7 +47,54 @@ def unary(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
     yield (np.array([np.nan, np.inf, -np.inf, 0, -0.0, 100, -100, 88.5, -88.5], dtype),), {}
 
 
-@case("sigmoid_grad", "relu_grad")
+@case("gelu")
+def gelu(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for approximate in ("none", "tanh"):
+        for arrays, _ in unary(draw, dtype):
+            yield arrays, {"approximate": approximate}
+        far = np.array([1e4, -1e4, 1e30, -1e30, 12, -12, 1e-30, -1e-5], dtype)
+        yield (far,), {"approximate": approximate}
+
+
+@case("gelu_grad")
+def gelu_grad(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for (x,), static in gelu(draw, dtype):
+        yield (draw(*x.shape), x), static
+
+
+@case("softmax", "log_softmax")
+def softmax(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for shape in ((5, 10), (700, 10), (1, 1), (64, 3), (4,), (2, 3, 1), (2, 3, 4, 49), (3, 2500)):
+        yield (20 * draw(*shape),), {"dim": len(shape) - 1}
+        yield (draw(*shape),), {"dim": 0}
+    for value in NONE:
+        x = draw(6, 4)
+        x[1, 2] = x[3, 0] = value
+        x[5] = value
+        yield (x,), {"dim": 1}
+    far = np.array([[100, 0, -100], [3e4, 1, 0], [-3e4, -3e4, -1e30]], dtype)
+    yield (far,), {"dim": 1}
+
+
+@case("softmax_grad")
+def softmax_grad(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for (x,), static in softmax(draw, dtype):
+        with np.errstate(all="ignore"):
+            y = NUMPY.softmax(x, **static)
+        yield (draw(*x.shape), y), static
+        yield (np.broadcast_to(np.array(0.3, dtype), x.shape), y), static
+
+
+@case("log_softmax_grad")
+def log_softmax_grad(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
+    for (x,), static in softmax(draw, dtype):
+        with np.errstate(all="ignore"):
+            y = NUMPY.log_softmax(x, **static)
+        yield (draw(*x.shape), y), static
+        yield (np.broadcast_to(np.array(0.3, dtype), x.shape), y), static
+
+
+@case("sigmoid_grad", "relu_grad", "tanh_grad")
 def slopes(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
     for shape in ((33, 7), (1,), (0, 3), (), (700,)):
         yield (draw(*shape), draw(*shape)), {}
@@ -506,8 +553,10 @@ def test_gradients_of_windows_that_overlap_are_added_in_the_defaults_order(dtype
     assert_same(NUMBA.max_pool2d_grad(dY, index, shape=x.shape, pool=pool), expected)
 
 
-# How the work is divided decides how these round: sums by parts, products of other sizes.
-DIVIDED = {"sum", "matmul", "linear", "linear_dw", "conv2d_dw"}
+# How the work is divided decides how these round: sums by parts, products of other sizes, other
+# elements at the end of a vectorised loop.
+DIVIDED = {"sum", "matmul", "linear", "linear_dw", "conv2d_dw", "cross_entropy_grad"}
+DIVIDED |= {"softmax", "softmax_grad", "log_softmax", "log_softmax_grad"}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -558,10 +607,35 @@ def test_batch_norm_of_many_numbers_far_from_zero_is_accurate(shape: tuple[int, 
     assert np.abs(dX).max() < 1e-3  # a gradient along x moves nothing
 
 
-def test_sigmoid_and_softmax_are_accurate_in_the_tails() -> None:
-    x = np.linspace(-87, 87, 100_001).astype(np.float32)
-    exact = 1 / (1 + np.exp(-x.astype(np.float64)))
-    np.testing.assert_allclose(NUMBA.sigmoid(x), exact, rtol=4e-7)
+@pytest.mark.parametrize("backend", (NUMPY, NUMBA), ids=("numpy", "numba"))
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 3e-6), ("float64", 2e-14)])
+def test_gelu_keeps_its_digits_in_the_tails(dtype: str, rtol: float, backend: Backend) -> None:
+    x = np.concatenate((np.linspace(-8, 8, 3201), [1e-20, -1e-20])).astype(dtype)
+    exact = x * np.array([math.erfc(-v / math.sqrt(2)) / 2 for v in x.astype(np.float64)])
+    np.testing.assert_allclose(backend.gelu(x, approximate="none"), exact, rtol=rtol)
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 4e-7), ("float64", 1e-15)])
+def test_sigmoid_is_accurate_in_the_tails(dtype: str, rtol: float) -> None:
+    x = np.linspace(-87, 87, 100_001).astype(dtype)
+    exact = 1 / (1 + np.exp(-x.astype(np.longdouble)))
+    np.testing.assert_allclose(NUMBA.sigmoid(x), exact.astype(np.float64), rtol=rtol)
+
+
+@pytest.mark.parametrize("backend", (NUMPY, NUMBA), ids=("numpy", "numba"))
+@pytest.mark.parametrize("dim", (0, 1))
+def test_softmax_of_many_keeps_its_digits(dim: int, backend: Backend) -> None:
+    x = np.random.default_rng(3).random((1_000_000, 1), np.float32).reshape((-1, 1)[:: 1 - 2 * dim])
+    powers = np.exp(x.astype(np.float64))
+    exact = powers / powers.sum()
+    np.testing.assert_allclose(backend.softmax(x, dim=dim), exact, rtol=2e-6)
+    logs = backend.log_softmax(x, dim=dim)
+    np.testing.assert_allclose(logs, np.log(exact), rtol=2e-6)
+    np.testing.assert_allclose(
+        backend.softmax_grad(x, exact.astype(np.float32), dim=dim),
+        exact * (x - np.sum(x * exact)),
+        atol=1e-12,
+    )
 
 
 # ---- Numba's switches, each in a process of its own
@@ -582,6 +656,10 @@ rmsprop = dict(alpha=0.9, momentum=0.5, **shared)
 
 def results(backend):
     yield backend.sigmoid(x)
+    yield backend.sigmoid(x.astype(np.float64))
+    yield backend.gelu(x, approximate="none")
+    yield backend.gelu_grad(x, x, approximate="tanh")
+    yield backend.log_softmax(x, dim=1)
     yield from backend.cross_entropy(x, target, ignore_index=-100)
     yield backend.cross_entropy_grad(x[:, 0].copy(), x, target, ignore_index=-100)
     yield backend.dropout_mask(p=0.5, **static)

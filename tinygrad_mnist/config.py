@@ -36,8 +36,7 @@ def beginning_with(prefixes: str | tuple[str, ...]) -> dict[str, str]:
 
 def rest_openmp() -> None:
     """Let idle threads of an OpenMP not yet loaded rest soon, where nobody told it otherwise."""
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def unknown_variables() -> tuple[str, ...]:

@@ -10,10 +10,12 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 from numba.core import event
+from numba.extending import overload
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _numba: Any = numba  # typed or not, as the version has it
+_overload: Any = overload
 
 _UNREADABLE = (OSError, EOFError, pickle.UnpicklingError)
 _said: set[str] = set()
@@ -25,6 +27,11 @@ def compiled(function: F) -> F:
     A multiplication and an addition may become one instruction; no other rule of IEEE 754 gives.
     """
     return _compiled(function, {"contract"})
+
+
+def inlined(function: F) -> F:
+    """As ``compiled``, and set into its callers however long it is: their loops vectorise."""
+    return _compiled(function, {"contract"}, forceinline=True)
 
 
 def compiled_sums(function: F) -> F:
@@ -45,22 +52,40 @@ def region_of(kernel: Any) -> Callable[[F], F]:
     return mark
 
 
-def _compiled(function: F, fastmath: set[str], parallel: bool = False) -> F:
+def by_dtype(single: F, double: F, doc: str | None) -> F:
+    """A function of one float that is ``single`` of a float32 and ``double`` of a float64.
+
+    Compiled code knows which when it is compiled; Python asks.
+    """
+
+    def chosen(x: Any) -> Any:
+        return single(x) if x.dtype.itemsize == 4 else double(x)
+
+    def of_single(x: Any) -> Any:
+        return single(x)
+
+    def of_double(x: Any) -> Any:
+        return double(x)
+
+    @_overload(chosen)
+    def choose(x: Any) -> Any:
+        return of_single if x.bitwidth == 32 else of_double
+
+    chosen.__doc__ = doc
+    return cast(F, chosen)
+
+
+def _compiled(function: F, fastmath: set[str], **options: bool) -> F:
     if _numba.config.DISABLE_JIT:
         # Python's scalars warn where compiled ones wrap around or become infinite.
         return np.errstate(all="ignore")(function)
     # With Numba's own error model a division checks for zero, which stops vectorisation.
-    options = {
-        "error_model": "numpy",
-        "fastmath": fastmath,
-        "nogil": True,
-        "parallel": parallel,
-    }
+    settings = {"error_model": "numpy", "fastmath": fastmath, "nogil": True, **options}
     try:
-        kernel = _numba.njit(cache=True, **options)(function)
+        kernel = _numba.njit(cache=True, **settings)(function)
     except (RuntimeError, OSError) as error:  # no folder to write to: a read-only install
         _say_uncached(error)
-        kernel = _numba.njit(**options)(function)
+        kernel = _numba.njit(**settings)(function)
     _announce.kernels.add(id(kernel))
     return cast(F, _guarded(kernel))
 

@@ -30,6 +30,13 @@ def relu_grad(start: int, stop: int, dY: Array, y: Array, dX: Array) -> None:
 
 
 @compiled
+def tanh_grad(start: int, stop: int, dY: Array, y: Array, dX: Array) -> None:
+    dY, y, dX, one = dY[start:stop], y[start:stop], dX[start:stop], y.dtype.type(1)
+    for i in range(y.size):
+        dX[i] = dY[i] * (one - y[i] * y[i])
+
+
+@compiled
 def sigmoid_grad(start: int, stop: int, dY: Array, y: Array, dX: Array) -> None:
     dY, y, dX, one = dY[start:stop], y[start:stop], dX[start:stop], y.dtype.type(1)
     for i in range(y.size):
@@ -52,3 +59,9 @@ def relu_grad_region(threads: int, items: int, *arguments: Any) -> None:
 def sigmoid_grad_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         sigmoid_grad(items * t // threads, items * (t + 1) // threads, *arguments)
+
+
+@region_of(tanh_grad)
+def tanh_grad_region(threads: int, items: int, *arguments: Any) -> None:
+    for t in prange(threads):
+        tanh_grad(items * t // threads, items * (t + 1) // threads, *arguments)

@@ -38,7 +38,9 @@ def floats(*shape: int) -> np.ndarray:
 def rows() -> Iterator[Row]:
     """One row per kernel and shape, with ``out`` as a replayed program gives it."""
     yield from pointwise()
+    yield from softmaxes()
     yield from losses()
+    yield from doubles()
     yield from streams()
     yield from indices()
     yield from sums()
@@ -54,17 +56,47 @@ def pointwise() -> Iterator[Row]:
         x, y, out = floats(*shape), floats(*shape), floats(*shape)
         for name in ("sigmoid", "relu"):
             yield name, str(shape), (x,), {"out": out}
-        for name in ("sigmoid_grad", "relu_grad"):
+        for name in ("sigmoid_grad", "relu_grad", "tanh_grad"):
             yield name, str(shape), (x, y), {"out": out}
+        for approximate in ("none", "tanh"):
+            static = {"approximate": approximate, "out": out}
+            yield "gelu", f"{shape}, {approximate}", (x,), static
+            yield "gelu_grad", f"{shape}, {approximate}", (y, x), static
 
 
 def losses() -> Iterator[Row]:
     for n in (10, 32, 64, 60_000):
         x, target, dY = floats(n, 10), _draw.integers(0, 10, n), np.full(n, 1 / n, np.float32)
-        static, out = {"ignore_index": -100}, (np.empty_like(dY), np.empty((), np.float32))
+        static, out = {"ignore_index": -100}, (np.zeros_like(dY), np.zeros((), np.float32))
         yield "cross_entropy", str(x.shape), (x, target), {**static, "out": out}
-        static = {**static, "out": np.empty_like(x)}
+        static = {**static, "out": np.zeros_like(x)}
         yield "cross_entropy_grad", str(x.shape), (dY, x, target), static
+
+
+def softmaxes() -> Iterator[Row]:
+    for shape in ((10, 10), (64, 10), (60_000, 10), (8 * 4 * 49, 49)):
+        x, dY = floats(*shape), floats(*shape)
+        static = {"dim": 1, "out": np.zeros_like(x)}
+        for name in ("softmax", "log_softmax"):
+            yield name, str(shape), (x,), static
+            y = getattr(NumpyBackend(), name)(x, dim=1)
+            yield f"{name}_grad", str(shape), (dY, y), static
+
+
+def doubles() -> Iterator[Row]:
+    """Rows in float64 of what has an exponential of its own there."""
+    for rows in (pointwise(), softmaxes(), losses()):
+        for name, shape, arrays, keywords in rows:
+            if "relu" not in name:
+                wide = {k: _double(v) for k, v in keywords.items()}
+                yield name, f"{shape} f64", tuple(_double(a) for a in arrays), wide
+
+
+def _double(x: Any) -> Any:
+    if isinstance(x, tuple):
+        return tuple(_double(a) for a in x)
+    single = isinstance(x, np.ndarray) and x.dtype == np.float32
+    return x.astype(np.float64) if single else x
 
 
 def streams() -> Iterator[Row]:

@@ -15,6 +15,7 @@ from cases.draws import (
     Rng,
     Row,
     Shape,
+    alike,
     along,
     between,
     case,
@@ -32,6 +33,7 @@ from cases.reductions import softmax_of
 from tinygrad_mnist import random
 from tinygrad_mnist.autograd.backward import grad
 from tinygrad_mnist.nn import functional as F
+from tinygrad_mnist.ops import pointwise
 from tinygrad_mnist.ops.table import full_like
 
 # ---- activations
@@ -91,14 +93,22 @@ def marked(rng: Rng, shape: Shape) -> np.ndarray:
     return np.asarray(rng.choice([-1e4, -1e3, -90.0, -1, 0, 1, 6, 20, 21, 90, 1e3, 1e4], shape))
 
 
-def slope(name: str, slope_of: Callable[[np.ndarray], np.ndarray]) -> Row:
+def slope(name: str, slope_of: Callable[[np.ndarray], np.ndarray], **settings: Any) -> Row:
     """A row whose op is the slope of an activation at such places."""
 
     def slopes(x: Any) -> Any:
         leaf = x.detach().requires_grad_()
-        return grad(getattr(F, name)(leaf).sum(), leaf)[0]
+        return grad(getattr(F, name)(leaf, **settings).sum(), leaf)[0]
 
-    return Row(f"{name}:slope", slopes, (), one(marked), slope_of, (), rtol=1e-8)
+    return Row(
+        ":".join((name, *settings.values(), "slope")),
+        slopes,
+        (),
+        one(marked),
+        slope_of,
+        (),
+        rtol=1e-8,
+    )
 
 
 def softplus_slope_of(x: np.ndarray) -> np.ndarray:
@@ -112,6 +122,12 @@ def elu_slope_of(x: np.ndarray) -> np.ndarray:
 def gelu_slope_of(x: np.ndarray) -> np.ndarray:
     density = np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
     return (1 + np.vectorize(math.erf, [float])(x / np.sqrt(2))) / 2 + x * density
+
+
+def gelu_tanh_slope_of(x: np.ndarray) -> np.ndarray:
+    inner = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
+    slope = np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * x**2)
+    return (1 + np.tanh(inner) + x * slope / np.cosh(np.minimum(abs(inner), 300)) ** 2) / 2
 
 
 def silu_slope_of(x: np.ndarray) -> np.ndarray:
@@ -390,7 +406,7 @@ ATTENTION = F.scaled_dot_product_attention
 
 ROWS: list[Row] = [
     # activations
-    Row("softmin", F.softmin, ("exp",), along(normal), lambda x, dim: softmax_of(-x, dim)),
+    Row("softmin", F.softmin, ("softmax",), along(normal), lambda x, dim: softmax_of(-x, dim)),
     Row("logsigmoid", F.logsigmoid, ("log1p",), one(normal), logsigmoid_of),
     Row("logsigmoid:far", F.logsigmoid, ("log1p",), one(FAR), logsigmoid_of),
     Row("softplus", F.softplus, ("log1p",), one(normal), softplus_of),
@@ -407,8 +423,22 @@ ROWS: list[Row] = [
     ),
     Row("elu", F.elu, ("expm1",), one(off_zero), elu_of, kinks="at 0, of the second slope"),
     Row("elu:alpha", F.elu, ("expm1",), one(off_zero, alpha=0.3), elu_of, kinks="at 0"),
-    Row("gelu", F.gelu, ("erf",), one(normal), gelu_of),
-    Row("gelu:tanh", F.gelu, ("tanh",), one(normal, approximate="tanh"), gelu_tanh_of),
+    Row("gelu", F.gelu, ("gelu",), one(normal), gelu_of),
+    Row("gelu:tanh", F.gelu, ("gelu",), one(normal, approximate="tanh"), gelu_tanh_of),
+    Row(
+        "gelu_grad",
+        pointwise.gelu_grad,
+        ("gelu_grad",),
+        alike(normal, normal, approximate="none"),
+        lambda dY, x, approximate: dY * gelu_slope_of(x),
+    ),
+    Row(
+        "gelu_grad:tanh",
+        pointwise.gelu_grad,
+        ("gelu_grad",),
+        alike(normal, normal, approximate="tanh"),
+        lambda dY, x, approximate: dY * gelu_tanh_slope_of(x),
+    ),
     Row("silu", F.silu, ("sigmoid",), one(normal), lambda x: x * sigmoid_of(x)),
     Row("mish", F.mish, ("tanh",), one(normal), mish_of),
     Row("hardtanh", F.hardtanh, ("clamp",), one(split_by(-1, 1)), hardtanh_of, kinks="at ±1"),
@@ -429,6 +459,7 @@ ROWS: list[Row] = [
     slope("leaky_relu", lambda x: np.where(x > 0, 1, 0.01)),
     slope("elu", elu_slope_of),
     slope("gelu", gelu_slope_of),
+    slope("gelu", gelu_tanh_slope_of, approximate="tanh"),
     slope("silu", silu_slope_of),
     slope("mish", mish_slope_of),
     slope("hardtanh", inside(-1, 1)),

@@ -140,10 +140,10 @@ def two(x: Fill, y: Fill | None = None, numbers: bool = True) -> Draw:
     return draw
 
 
-def alike(x: Fill, y: Fill) -> Draw:
+def alike(x: Fill, y: Fill, **static: Any) -> Draw:
     """Two arrays of one shape, in every layout."""
     return lambda rng: [
-        case(*a.inputs, *b.inputs, smooth=a.smooth)
+        case(*a.inputs, *b.inputs, smooth=a.smooth, **static)
         for a, b in zip(one(x)(rng), one(y)(rng), strict=True)
     ]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cases.draws import Case, Rng, Row, between, case, gaps, normal, one, turned, whole
+from cases.draws import Case, Rng, Row, along, between, case, gaps, normal, one, turned, whole
 from cases.reductions import log_softmax_of, softmax_of
 from tinygrad_mnist import random
 from tinygrad_mnist.nn import functional as F
@@ -91,8 +91,8 @@ def dropout(x: Any, *, p: float, seed: int) -> Any:
     return F.dropout(x, p)
 
 
-def batch_norm_grad(dY: Any, x: Any, weight: Any, *, eps: float) -> Any:
-    return networks._batch_norm_grad(dY, x, weight, eps)
+def cross_entropy_grad(dY: Any, x: Any, target: Any, *, ignore_index: int = -100) -> Any:
+    return networks.cross_entropy_grad(dY, x, target, ignore_index=ignore_index)
 
 
 def batch_norm_of(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> Any:
@@ -131,6 +131,28 @@ def cross_entropy_grad_of(
     return dX
 
 
+def softmaxes(rng: Rng, logarithm: bool = False) -> list[Case]:
+    """dY and the softmax of as many numbers, or its logarithm, along a dim."""
+    reference = log_softmax_of if logarithm else softmax_of
+    return [
+        case(
+            normal(rng, c.inputs[0].shape),
+            np.asarray(reference(*c.inputs, **c.static)),
+            smooth=c.smooth,
+            dim=c.static["dim"] % c.inputs[0].ndim,
+        )
+        for c in along(normal)(rng)
+    ]
+
+
+def softmax_grad_of(dY: np.ndarray, y: np.ndarray, dim: int) -> np.ndarray:
+    return y * (dY - np.sum(dY * y, axis=dim, keepdims=True))
+
+
+def log_softmax_grad_of(dY: np.ndarray, y: np.ndarray, dim: int) -> np.ndarray:
+    return dY - np.exp(y) * np.sum(dY, axis=dim, keepdims=True)
+
+
 def take_scaled_of(x: np.ndarray, index: np.ndarray, scale: float, shift: float) -> np.ndarray:
     return (x[index] * scale + shift).astype(np.float32)
 
@@ -162,7 +184,7 @@ ROWS = [
     Row("batch_norm", networks.batch_norm, ("batch_norm",), channels, batch_norm_of, rtol32=1e-4),
     Row(
         "batch_norm_grad",
-        batch_norm_grad,
+        networks.batch_norm_grad,
         ("batch_norm_grad",),
         channel_gradients,
         batch_norm_grad_of,
@@ -171,10 +193,18 @@ ROWS = [
     Row("cross_entropy", networks.cross_entropy, ("cross_entropy",), classes, cross_entropy_of),
     Row(
         "cross_entropy_grad",
-        networks.cross_entropy_grad,
+        cross_entropy_grad,
         ("cross_entropy_grad",),
         class_gradients,
         cross_entropy_grad_of,
+    ),
+    Row("softmax_grad", networks.softmax_grad, ("softmax_grad",), softmaxes, softmax_grad_of),
+    Row(
+        "log_softmax_grad",
+        networks.log_softmax_grad,
+        ("log_softmax_grad",),
+        lambda rng: softmaxes(rng, logarithm=True),
+        log_softmax_grad_of,
     ),
     Row("dropout", dropout, (), masked, dropout_of, aliases=True),
     Row(

@@ -156,6 +156,10 @@ def sigmoids(rng: Rng, shape: Shape) -> np.ndarray:
     return np.asarray(sigmoid_of(normal(rng, shape)))
 
 
+def waves(rng: Rng, shape: Shape) -> np.ndarray:
+    return np.asarray(np.tanh(normal(rng, shape)))
+
+
 def relus(rng: Rng, shape: Shape) -> np.ndarray:
     return relu_of(normal(rng, shape))
 
@@ -366,6 +370,8 @@ ROWS = [
     Row("sinh", Tensor.sinh, ("sinh",), one(normal), np.sinh),
     Row("cosh", Tensor.cosh, ("cosh",), one(normal), np.cosh),
     Row("tanh", Tensor.tanh, ("tanh",), one(normal), np.tanh),
+    Row("tanh:near", Tensor.tanh, ("tanh",), one(tiny), lambda x: x - x**3 / 3, rtol=1e-18),
+    Row("tanh:far", Tensor.tanh, ("tanh",), one(between(-700, 700)), np.tanh, ()),
     Row("erf", Tensor.erf, ("erf",), one(between(-3, 3)), erf_of, rtol=1e-15),
     Row("erf:far", Tensor.erf, ("erf",), one(between(-30, 30)), erf_of, (), rtol=1e-15),
     Row("reciprocal", Tensor.reciprocal, ("divide",), one(off_zero), lambda x: x**-1),
@@ -394,6 +400,13 @@ ROWS = [
         ("sigmoid_grad",),
         alike(normal, sigmoids),
         lambda dY, y: dY * y * (1 - y),
+    ),
+    Row(
+        "tanh_grad",
+        pointwise.tanh_grad,
+        ("tanh_grad",),
+        alike(normal, waves),
+        lambda dY, y: dY * (1 - y * y),
     ),
     # choice and dtypes
     Row("where", pointwise.where, ("where",), chosen, np.where, (1, 2)),

@@ -25,7 +25,6 @@ from cases.draws import (
     turned,
     whole,
 )
-from tinygrad_mnist.autograd.record import record
 from tinygrad_mnist.kernels import Conv, Pool
 from tinygrad_mnist.nn import functional as F
 from tinygrad_mnist.ops import products
@@ -289,26 +288,6 @@ def _pool_indices(rng: Rng) -> Iterator[tuple[Shape, np.ndarray, Pool]]:
         yield shape, np.argmax(windows, axis=-1).astype(np.int32), pool
 
 
-def linear_dw(dY: Any, x: Any) -> Any:
-    return record(products._LINEAR_DW, (dY, x))
-
-
-def conv2d_dx(dY: Any, weight: Any, **static: Any) -> Any:
-    return record(products._CONV2D_DX, (dY, weight), static)
-
-
-def conv2d_dw(dY: Any, x: Any, **static: Any) -> Any:
-    return record(products._CONV2D_DW, (dY, x), static)
-
-
-def max_pool2d_grad(dY: Any, index: Any, **static: Any) -> Any:
-    return record(products._MAX_POOL2D_GRAD, (dY, index), static)
-
-
-def max_pool2d_take(x: Any, index: Any, **static: Any) -> Any:
-    return record(products._MAX_POOL2D_TAKE, (x, index), static)
-
-
 def _pair(x: Any) -> tuple[int, int]:
     return x if isinstance(x, tuple) else (x, x)
 
@@ -500,13 +479,23 @@ ROWS = [
         aliases=True,
     ),
     Row("linear", products.linear, ("linear",), layers, linear_of),
-    Row("linear_dw", linear_dw, ("linear_dw",), layer_gradients, lambda dY, x: dY.T @ x),
+    Row("linear_dw", products.linear_dw, ("linear_dw",), layer_gradients, lambda dY, x: dY.T @ x),
     Row("conv2d", F.conv2d, ("conv2d",), images, conv2d_of),
-    Row("conv2d_dx", conv2d_dx, ("conv2d_dx",), image_gradients, conv2d_dx_of),
-    Row("conv2d_dw", conv2d_dw, ("conv2d_dw",), weight_gradients, conv2d_dw_of),
+    Row("conv2d_dx", products.conv2d_dx, ("conv2d_dx",), image_gradients, conv2d_dx_of),
+    Row("conv2d_dw", products.conv2d_dw, ("conv2d_dw",), weight_gradients, conv2d_dw_of),
     Row("max_pool2d", F.max_pool2d, ("max_pool2d",), pooled, max_pool2d_of, kinks=TIES),
     Row(
-        "max_pool2d_grad", max_pool2d_grad, ("max_pool2d_grad",), pool_gradients, max_pool2d_grad_of
+        "max_pool2d_grad",
+        products.max_pool2d_grad,
+        ("max_pool2d_grad",),
+        pool_gradients,
+        max_pool2d_grad_of,
     ),
-    Row("max_pool2d_take", max_pool2d_take, ("max_pool2d_take",), pool_takes, max_pool2d_take_of),
+    Row(
+        "max_pool2d_take",
+        products.max_pool2d_take,
+        ("max_pool2d_take",),
+        pool_takes,
+        max_pool2d_take_of,
+    ),
 ]

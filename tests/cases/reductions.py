@@ -435,6 +435,6 @@ ROWS = [
         sum_to_size_of,
         aliases=True,
     ),
-    Row("softmax", Tensor.softmax, ("exp",), along(normal), softmax_of),
-    Row("log_softmax", Tensor.log_softmax, ("log",), along(normal), log_softmax_of),
+    Row("softmax", Tensor.softmax, ("softmax",), along(normal), softmax_of),
+    Row("log_softmax", Tensor.log_softmax, ("log_softmax",), along(normal), log_softmax_of),
 ]

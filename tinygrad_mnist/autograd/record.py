@@ -42,7 +42,7 @@ _new = object.__new__
 
 @dataclass(slots=True)
 class Op:
-    """A kernel with its gradients.
+    """A kernel with its gradients; called, it records: inputs by place, static arguments by name.
 
     ``rules`` holds per input a function of the result's gradient and of what its parameters name:
     an input or a static argument of the kernel, ``out`` for the result (``out_1``, ``out_2`` for
@@ -60,6 +60,9 @@ class Op:
     differentiable: int  # how many results carry a gradient: the first ones
     view: bool
     plans: dict[int, Plan] = field(default_factory=dict)
+
+    def __call__(self, *inputs: Any, **static: Any) -> Any:
+        return record(self, inputs, static)
 
     def plan(self, mask: int) -> Plan:
         """What backward does where the inputs with a bit in ``mask`` take a gradient."""
@@ -80,13 +83,12 @@ class Plan:
 
 
 def define(
-    kernel: str,
-    rules: dict[str, Rule],
-    *,
-    joint: Rule | None = None,
-    differentiable: int = 1,
+    kernel: str, *, joint: Rule | None = None, differentiable: int = 1, **rules: Rule | None
 ) -> Op:
-    """An ``Op`` from its kernel and rules; ValueError for a rule that names what is not there."""
+    """An ``Op`` from its kernel and a rule per input, None for none; see ``Op``.
+
+    ValueError for a rule that names what is not there.
+    """
     contract = spec(kernel)
     unknown = set(rules) - set(contract.inputs)
     if unknown:

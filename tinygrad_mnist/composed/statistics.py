@@ -20,6 +20,7 @@ from tinygrad_mnist.checks import (
     shown,
 )
 from tinygrad_mnist.composed.arrangements import Arrangements
+from tinygrad_mnist.ops.networks import log_softmax, softmax
 from tinygrad_mnist.ops.pointwise import where
 from tinygrad_mnist.ops.reductions import Dim, some
 from tinygrad_mnist.ops.shapes import cut
@@ -164,18 +165,18 @@ class Statistics(Arrangements):
 
     def softmax(self, dim: int, *, dtype: Any = None) -> Self:
         """eˣ / Σ eˣ along ``dim``, computed as ``dtype`` from x − max x: nothing overflows."""
-        powers: Any = self._shifted("softmax", dim, dtype).exp()
-        return powers / powers.sum(dim, keepdim=True)
+        return self._along("softmax", softmax, dim, dtype)
 
     def log_softmax(self, dim: int, *, dtype: Any = None) -> Self:
         """x − log Σ eˣ along ``dim``, computed as ``dtype`` from x − max x: nothing overflows."""
-        shifted = self._shifted("log_softmax", dim, dtype)
-        return shifted - shifted.exp().sum(dim, keepdim=True).log()
+        return self._along("log_softmax", log_softmax, dim, dtype)
 
-    def _shifted(self, name: str, dim: int, dtype: Any) -> Any:
+    def _along(self, name: str, op: Callable[..., Any], dim: int, dtype: Any) -> Any:
         x = self._as_float(name, dtype)
-        checked_dim(name, dim, x.array.ndim)
-        return x - x.amax(dim, keepdim=True).detach() if x.array.size else x
+        at = checked_dim(name, dim, x.array.ndim)
+        if not x.array.size:
+            return x.clone()
+        return op(x, dim=at) if x.array.ndim else op(x.reshape(1), dim=0).reshape(())
 
     def _as_float(self, name: str, dtype: Any = None) -> Any:
         """As ``dtype`` where one is given; what is then no float becomes float32."""

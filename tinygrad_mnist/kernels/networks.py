@@ -50,6 +50,30 @@ class Networks(Products):
         dX *= (weight * scale)[per_channel]
         return self._into(out, (dX, dweight, dbias))
 
+    def softmax(self, x: Array, *, dim: int, out: Array = None) -> Array:
+        """eˣ / Σ eˣ along ``dim``, from x − max x: nothing overflows. ``x`` is not empty."""
+        out = self.xp.subtract(x, self.xp.max(x, axis=dim, keepdims=True), out=out)
+        self.xp.exp(out, out=out)
+        out /= self.sum(out, dim=(dim,), keepdim=True)
+        return out
+
+    def softmax_grad(self, dY: Array, y: Array, *, dim: int, out: Array = None) -> Array:
+        """y · (dY − Σ dY·y)."""
+        slope = self.sum(dY * y, dim=(dim,), keepdim=True)
+        return self.xp.multiply(y, dY - slope, out=out)
+
+    def log_softmax(self, x: Array, *, dim: int, out: Array = None) -> Array:
+        """x − log Σ eˣ along ``dim``, from x − max x: nothing overflows. ``x`` is not empty."""
+        out = self.xp.subtract(x, self.xp.max(x, axis=dim, keepdims=True), out=out)
+        out -= self.xp.log(self.sum(self.xp.exp(out), dim=(dim,), keepdim=True))
+        return out
+
+    def log_softmax_grad(self, dY: Array, y: Array, *, dim: int, out: Array = None) -> Array:
+        """dY − e^y · Σ dY."""
+        slope = self.xp.exp(y)
+        slope *= self.sum(dY, dim=(dim,), keepdim=True)
+        return self.xp.subtract(dY, slope, out=out)
+
     def cross_entropy(
         self, x: Array, target: Array, *, ignore_index: int, out: Any = None
     ) -> tuple[Array, Array]:
@@ -59,9 +83,7 @@ class Networks(Products):
         is NaN.
         """
         target, counted = self._labels(target, x.shape[1], ignore_index, "cross_entropy")
-        shifted = x - self.xp.max(x, axis=1, keepdims=True)
-        losses = self.xp.log(self.xp.sum(self.xp.exp(shifted), axis=1))
-        losses -= shifted[self.xp.arange(len(x)), target]
+        losses = -self.log_softmax(x, dim=1)[self.xp.arange(len(x)), target]
         if counted is None:
             return self._into(out, (losses, x.dtype.type(len(x))))
         count = self.xp.sum(counted, dtype=x.dtype)
@@ -73,9 +95,8 @@ class Networks(Products):
     ) -> Array:
         """dY (N,) · (softmax(x) − one-hot(target)), (N, C); 0 where target is ``ignore_index``."""
         target, counted = self._labels(target, x.shape[1], ignore_index, "cross_entropy_grad")
-        out = self.xp.subtract(x, self.xp.max(x, axis=1, keepdims=True), out=out)
-        self.xp.exp(out, out=out)
-        out *= (dY / self.xp.sum(out, axis=1))[:, None]
+        out = self.softmax(x, dim=1, out=out)
+        out *= dY[:, None]
         out[self.xp.arange(len(x)), target] -= dY
         return out if counted is None else self._into(out, self._masked(out, counted[:, None]))
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from tinygrad_mnist.kernels.base import Array, Base, Kernel, elementwise
 from tinygrad_mnist.special import erf as erf_of
+from tinygrad_mnist.special import gelu, gelu_slope
 
 MANY = 2**14  # elements, from which on a few more calls are worth a faster loop
 
@@ -109,6 +110,22 @@ class Pointwise(Base):
         """dY · y · (1 − y)."""
         slope = self.xp.multiply(self.xp.subtract(1, y), y)
         return self.xp.multiply(dY, slope, out=out)
+
+    @elementwise
+    def tanh_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
+        """dY · (1 − y²)."""
+        slope = self.xp.subtract(1, self.xp.square(y))
+        return self.xp.multiply(dY, slope, out=out)
+
+    @elementwise
+    def gelu(self, x: Array, *, approximate: str, out: Array = None) -> Array:
+        """x · Φ(x), or by "tanh" x · (1 + tanh(√(2/π) · (x + 0.044715·x³))) / 2."""
+        return self._into(out, gelu(self.xp, x, approximate))
+
+    @elementwise
+    def gelu_grad(self, dY: Array, x: Array, *, approximate: str, out: Array = None) -> Array:
+        """dY times the slope of gelu at x."""
+        return self.xp.multiply(dY, gelu_slope(self.xp, x, approximate), out=out)
 
     @elementwise
     def relu(self, x: Array, *, out: Array = None) -> Array:

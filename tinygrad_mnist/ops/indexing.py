@@ -13,15 +13,15 @@ from tinygrad_mnist.kernels import Shape
 from tinygrad_mnist.ops.reductions import Reductions
 from tinygrad_mnist.ops.table import cast, full_like
 
-_NONZERO, _WRAP_INDEX = define("nonzero", {}), define("wrap_index", {})
-_TAKE: Op = define("take", {"x": lambda dY, index, x_shape, dim: added(dY, index, x_shape, dim)})
-_TAKE_GRAD: Op = define("take_grad", {"dY": lambda dZ, index, dim: taken(dZ, index, dim)})
-_PUT: Op = define(
+_NONZERO, _WRAP_INDEX = define("nonzero"), define("wrap_index")
+_TAKE: Op = define("take", x=lambda dY, index, x_shape, dim: added(dY, index, x_shape, dim))
+_TAKE_GRAD: Op = define("take_grad", dY=lambda dZ, index, dim: taken(dZ, index, dim))
+# a copy of x with y, of its dtype, at the int64 index along dim 0; of repeated indices one wins,
+# and each gets its gradient
+put: Op = define(
     "put",
-    {
-        "x": lambda dZ, index: put(dZ, index, full_like(dZ, 0, ())),
-        "y": lambda dZ, index: taken(dZ, index, 0),
-    },
+    x=lambda dZ, index: put(dZ, index, full_like(dZ, 0, ())),
+    y=lambda dZ, index: taken(dZ, index, 0),
 )
 
 
@@ -38,16 +38,8 @@ def added(dY: Any, index: Any, shape: Shape, dim: int) -> Any:
     return record(_TAKE_GRAD, (dY, index), {"shape": shape, "dim": dim})
 
 
-def put(x: Any, index: Any, y: Any) -> Any:
-    """A copy of ``x`` with ``y``, of its dtype, at the int64 ``index`` along dim 0.
-
-    Of repeated indices one wins, and each gets its gradient.
-    """
-    return record(_PUT, (x, index, y))
-
-
 def put_(x: Value, index: Value, y: Value) -> None:
-    """The same in place, unrecorded; the caller counts the write."""
+    """``put`` in place, unrecorded; the caller counts the write."""
     call(x.backend, "put_", (x.array, index.array, y.array))
 
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from tinygrad_mnist import random
 from tinygrad_mnist.autograd.graph import wrap
-from tinygrad_mnist.autograd.record import define, record
+from tinygrad_mnist.autograd.record import Op, define, record
 from tinygrad_mnist.checks import FLOAT, fit
 from tinygrad_mnist.dispatch import call
 from tinygrad_mnist.kernels import Shape
@@ -19,13 +19,10 @@ T = TypeVar("T", bound=Products)
 # ---- batch norm
 
 _BATCH_NORM = define(
-    "batch_norm",
-    {},
-    joint=lambda dY, x, weight, eps: _batch_norm_grad(dY, x, weight, eps),
+    "batch_norm", joint=lambda dY, x, weight, eps: batch_norm_grad(dY, x, weight, eps=eps)
 )
-_BATCH_NORM_GRAD = define(
+batch_norm_grad: Op = define(
     "batch_norm_grad",
-    {},
     joint=lambda ddX, ddweight, ddbias, dY, x, weight, eps: _batch_norm_curve(
         ddX, ddweight, ddbias, dY, x, weight, eps
     ),
@@ -40,10 +37,6 @@ def batch_norm(x: T, weight: T, bias: T, eps: float) -> tuple[T, T, T]:
     The operands fit, and a channel has more than one value.
     """
     return record(_BATCH_NORM, (x, weight, bias), {"eps": eps})
-
-
-def _batch_norm_grad(dY: Any, x: Any, weight: Any, eps: float) -> Any:
-    return record(_BATCH_NORM_GRAD, (dY, x, weight), {"eps": eps})
 
 
 def _batch_norm_curve(
@@ -79,20 +72,33 @@ def _batch_norm_curve(
 
 # ---- losses
 
+softmax: Op = define("softmax", x=lambda dY, out, dim: softmax_grad(dY, out, dim=dim))
+softmax_grad: Op = define(
+    "softmax_grad",
+    dY=lambda dZ, y, dim: softmax_grad(dZ, y, dim=dim),
+    y=lambda dZ, dY, y, dim: (
+        dZ * (dY - (dY * y).sum(dim, keepdim=True)) - dY * (dZ * y).sum(dim, keepdim=True)
+    ),
+)
+log_softmax: Op = define("log_softmax", x=lambda dY, out, dim: log_softmax_grad(dY, out, dim=dim))
+log_softmax_grad: Op = define(
+    "log_softmax_grad",
+    dY=lambda dZ, y, dim: dZ - (dZ * y.exp()).sum(dim, keepdim=True),
+    y=lambda dZ, dY, y, dim: -(dZ * y.exp() * dY.sum(dim, keepdim=True)),
+)
+
 _CROSS_ENTROPY = define(
     "cross_entropy",
-    {"x": lambda dY, x, target, ignore_index: cross_entropy_grad(dY, x, target, ignore_index)},
+    x=lambda dY, x, target, ignore_index: cross_entropy_grad(
+        dY, x, target, ignore_index=ignore_index
+    ),
 )
-_CROSS_ENTROPY_GRAD = define(
+cross_entropy_grad: Op = define(
     "cross_entropy_grad",
-    {
-        "dY": lambda dZ, x, target, ignore_index: (
-            dZ * cross_entropy_grad(full_like(x, 1, target.array.shape), x, target, ignore_index)
-        ).sum(1),
-        "x": lambda dZ, dY, x, target, ignore_index: _softmax_slope(
-            dZ, x, where(target != ignore_index, dY, 0.0).unsqueeze(1)
-        ),
-    },
+    dY=lambda dZ, x, target, ignore_index: (dZ * _slope(x, target, ignore_index)).sum(1),
+    x=lambda dZ, dY, x, target, ignore_index: (
+        softmax_grad(dZ, x.softmax(1), dim=1) * where(target != ignore_index, dY, 0.0).unsqueeze(1)
+    ),
 )
 
 
@@ -110,19 +116,15 @@ def cross_entropy(input: T, target: T, ignore_index: int = -100) -> tuple[T, T]:
     return record(_CROSS_ENTROPY, (input, target), {"ignore_index": ignore_index})
 
 
-def cross_entropy_grad(dY: T, x: T, target: T, ignore_index: int = -100) -> T:
-    """dY (N,) · (softmax(x) − one-hot(target)): (N, C); 0 where target is ``ignore_index``."""
-    return record(_CROSS_ENTROPY_GRAD, (dY, x, target), {"ignore_index": ignore_index})
-
-
-def _softmax_slope(dZ: Any, x: Any, dY: Any) -> Any:
-    p = x.softmax(1)
-    return p * (dZ - (dZ * p).sum(1, keepdim=True)) * dY
+def _slope(x: Any, target: Any, ignore_index: int) -> Any:
+    """The gradient of the sum of all losses."""
+    ones = full_like(x, 1, target.array.shape)
+    return cross_entropy_grad(ones, x, target, ignore_index=ignore_index)
 
 
 # ---- dropout and batches
 
-_TAKE_SCALED = define("take_scaled", {})
+_TAKE_SCALED = define("take_scaled")
 
 
 def dropout_mask(x: T, p: float, shape: Shape) -> T:

@@ -6,10 +6,9 @@ import math
 from typing import Any
 
 from tinygrad_mnist.autograd.graph import Value
-from tinygrad_mnist.autograd.record import define, record
+from tinygrad_mnist.autograd.record import Op, define, record
 from tinygrad_mnist.checks import fit
 from tinygrad_mnist.ops.table import (
-    T,
     binary,
     operand,
     operands,
@@ -19,23 +18,20 @@ from tinygrad_mnist.ops.table import (
     unary,
     zeros_like,
 )
+from tinygrad_mnist.special import GELU_TANH
 
 # ---- choice
 
 _WHERE = define(
     "where",
-    {
-        "x": lambda dZ, condition: where(condition, dZ, 0.0),
-        "y": lambda dZ, condition: where(condition, 0.0, dZ),
-    },
+    x=lambda dZ, condition: where(condition, dZ, 0.0),
+    y=lambda dZ, condition: where(condition, 0.0, dZ),
 )
-_CLAMP = define(
+clamped = define(
     "clamp",
-    {
-        "x": lambda dY, x, min, max: where(_inside(x, min, max), dY, 0.0),
-        "min": lambda dY, x, min, max: where(_at_min(x, min, max), dY, 0.0),
-        "max": lambda dY, x, min, max: where(_at_max(x, min, max), dY, 0.0),
-    },
+    x=lambda dY, x, min, max: where(_inside(x, min, max), dY, 0.0),
+    min=lambda dY, x, min, max: where(_at_min(x, min, max), dY, 0.0),
+    max=lambda dY, x, min, max: where(_at_max(x, min, max), dY, 0.0),
 )
 
 
@@ -51,11 +47,6 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     if not (isinstance(x, Value) and isinstance(y, Value) and x.array.dtype is y.array.dtype):
         x, y = operands("where", x, y)
     return record(_WHERE, (condition, x, y))
-
-
-def clamped(x: Any, min: Any, max: Any) -> Any:
-    """min(max(x, min), max) of operands alike; a bound may be None."""
-    return record(_CLAMP, (x, min, max))
 
 
 def _larger_share(dZ: Any, x: Any, y: Any) -> Any:
@@ -125,26 +116,36 @@ def _log_base(x: Any, y: Any) -> Any:
     return where(y >= 0, 0.0, -math.inf) if none else math.log(x) if x > 0 else math.nan
 
 
-# ---- activations' fused gradients
+# ---- activations' fused gradients; the kernels say what they are
 
-_RELU_GRAD = define("relu_grad", {"dY": lambda dZ, y: relu_grad(dZ, y)})
-_SIGMOID_GRAD = define(
+relu_grad: Op = define("relu_grad", dY=lambda dZ, y: relu_grad(dZ, y))
+sigmoid_grad: Op = define(
     "sigmoid_grad",
-    {
-        "dY": lambda dZ, y: sigmoid_grad(dZ, y),
-        "y": lambda dZ, dY, y: dZ * dY * (1 - 2 * y),
-    },
+    dY=lambda dZ, y: sigmoid_grad(dZ, y),
+    y=lambda dZ, dY, y: dZ * dY * (1 - 2 * y),
+)
+tanh_grad: Op = define(
+    "tanh_grad",
+    dY=lambda dZ, y: tanh_grad(dZ, y),
+    y=lambda dZ, dY, y: dZ * dY * (-2 * y),
+)
+gelu: Op = define("gelu", x=lambda dY, x, approximate: gelu_grad(dY, x, approximate=approximate))
+gelu_grad: Op = define(
+    "gelu_grad",
+    dY=lambda dZ, x, approximate: gelu_grad(dZ, x, approximate=approximate),
+    x=lambda dZ, dY, x, approximate: dZ * dY * _gelu_curve(x, approximate),
 )
 
 
-def relu_grad(dY: T, y: T) -> T:
-    """dY where y = relu(x) is positive or NaN, else 0."""
-    return record(_RELU_GRAD, (dY, y))
-
-
-def sigmoid_grad(dY: T, y: T) -> T:
-    """dY · y · (1 − y) with y = sigmoid(x)."""
-    return record(_SIGMOID_GRAD, (dY, y))
+def _gelu_curve(x: Any, approximate: str) -> Any:
+    """gelu's second derivative: φ(x)·(2 − x²), or that of x·(1 + tanh u)/2 with u = a·x + b·x³."""
+    square = x.square()
+    if approximate == "none":
+        return (square * -0.5).exp() * (2 - square) * (1 / math.sqrt(2 * math.pi))
+    a, b = GELU_TANH
+    wave = (x * (a + b * square)).tanh()
+    slope = a + 3 * b * square
+    return tanh_grad(slope + 3 * b * square - x * wave * slope.square(), wave)
 
 
 class Pointwise(Value):
@@ -235,7 +236,7 @@ class Pointwise(Value):
     atan = unary("atan", "The arc tangent in radians.", lambda dY, x: dY / (1 + x * x))
     sinh = unary("sinh", "The hyperbolic sine.", lambda dY, x: dY * x.cosh())
     cosh = unary("cosh", "The hyperbolic cosine.", lambda dY, x: dY * x.sinh())
-    tanh = unary("tanh", "The hyperbolic tangent.", lambda dY, out: dY * (1 - out * out))
+    tanh = unary("tanh", "The hyperbolic tangent.", lambda dY, out: tanh_grad(dY, out))
     erf = unary(
         "erf",
         "The error function, 2/√π · ∫ e^(−t²) dt from 0 to x.",

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 from tinygrad_mnist.autograd.graph import Value, broadcast
 from tinygrad_mnist.autograd.record import Op, define, record
 from tinygrad_mnist.checks import check_numbers, fit
-from tinygrad_mnist.kernels import Conv, Pair, Pool, Shape
+from tinygrad_mnist.kernels import Pair, Pool, Shape
 from tinygrad_mnist.ops.indexing import Indexing
 from tinygrad_mnist.ops.table import operand
 
@@ -16,33 +16,22 @@ T = TypeVar("T", bound=Indexing)
 
 # ---- matrix products
 
-_MATMUL = define(
+product = define(  # of operands that fit, of at most 2 dims or of batches alike
     "matmul",
-    {
-        "x": lambda dZ, y, x_shape: _matmul_dx(dZ, y, x_shape),
-        "y": lambda dZ, x, y_shape: _matmul_dy(dZ, x, y_shape),
-    },
+    x=lambda dZ, y, x_shape: _matmul_dx(dZ, y, x_shape),
+    y=lambda dZ, x, y_shape: _matmul_dy(dZ, x, y_shape),
 )
 _LINEAR: Op = define(
     "linear",
-    {
-        "x": lambda dY, weight: product(dY, weight),
-        "weight": lambda dY, x: record(_LINEAR_DW, (dY, x)),
-        "bias": lambda dY: dY,
-    },
+    x=lambda dY, weight: product(dY, weight),
+    weight=lambda dY, x: linear_dw(dY, x),
+    bias=lambda dY: dY,
 )
-_LINEAR_DW: Op = define(
+linear_dw: Op = define(
     "linear_dw",
-    {
-        "dY": lambda dZ, x: record(_LINEAR, (x, dZ)),
-        "x": lambda dZ, dY: product(dY, dZ),
-    },
+    dY=lambda dZ, x: _LINEAR(x, dZ),
+    x=lambda dZ, dY: product(dY, dZ),
 )
-
-
-def product(x: Any, y: Any) -> Any:
-    """``matmul`` of operands that fit, of at most 2 dims or of batches alike."""
-    return record(_MATMUL, (x, y))
 
 
 def _matmul_dx(dZ: Any, y: Any, shape: Shape) -> Any:
@@ -92,11 +81,10 @@ def linear(x: T, weight: T, bias: T | None = None) -> T:
     fit("linear", "x (…, in), weight (out, in), bias? (out)", x, weight, bias)
     check_numbers("linear", x)
     shape = x.array.shape
-    inputs = (weight,) if bias is None else (weight, bias)
     if len(shape) == 2:
-        return record(_LINEAR, (x, *inputs))
+        return record(_LINEAR, (x, weight, bias))
     rows = x.reshape(math.prod(shape[:-1]), shape[-1])
-    return record(_LINEAR, (rows, *inputs)).reshape(*shape[:-1], weight.array.shape[0])
+    return record(_LINEAR, (rows, weight, bias)).reshape(*shape[:-1], weight.array.shape[0])
 
 
 class Products(Indexing):
@@ -116,12 +104,11 @@ class Products(Indexing):
 # ---- windows of images
 
 _WINDOWS = define(
-    "windows",
-    {"x": lambda dY, x_shape, stride, dilation: windows_grad(dY, x_shape, stride, dilation)},
+    "windows", x=lambda dY, x_shape, stride, dilation: windows_grad(dY, x_shape, stride, dilation)
 )
 _WINDOWS_GRAD: Op = define(
     "windows_grad",
-    {"dY": lambda dZ, dY_shape, stride, dilation: windows(dZ, dY_shape[2:4], stride, dilation)},
+    dY=lambda dZ, dY_shape, stride, dilation: windows(dZ, dY_shape[2:4], stride, dilation),
 )
 
 
@@ -135,66 +122,41 @@ def windows_grad(x: Any, shape: Shape, stride: Pair, dilation: Pair = (1, 1)) ->
     return record(_WINDOWS_GRAD, (x,), {"shape": shape, "stride": stride, "dilation": dilation})
 
 
-# ---- convolution: each of the three products is the gradient of the others
+# ---- convolution: each of the three products is the gradient of the others. Their operands fit
 
-_CONV2D = define(
+conv2d: Op = define(
     "conv2d",
-    {
-        "x": lambda dY, weight, x_shape, conv: conv2d_dx(dY, weight, x_shape, conv),
-        "weight": lambda dY, x, weight_shape, conv: _conv2d_dw(dY, x, weight_shape, conv),
-        "bias": lambda dY: dY.sum((0, 2, 3)),
-    },
+    x=lambda dY, weight, x_shape, conv: conv2d_dx(dY, weight, shape=x_shape, conv=conv),
+    weight=lambda dY, x, weight_shape, conv: conv2d_dw(dY, x, shape=weight_shape, conv=conv),
+    bias=lambda dY: dY.sum((0, 2, 3)),
 )
-_CONV2D_DX: Op = define(
+conv2d_dx: Op = define(
     "conv2d_dx",
-    {
-        "dY": lambda dZ, weight, conv: conv2d(dZ, weight, None, conv),
-        "weight": lambda dZ, dY, weight_shape, conv: _conv2d_dw(dY, dZ, weight_shape, conv),
-    },
+    dY=lambda dZ, weight, conv: conv2d(dZ, weight, conv=conv),
+    weight=lambda dZ, dY, weight_shape, conv: conv2d_dw(dY, dZ, shape=weight_shape, conv=conv),
 )
-_CONV2D_DW: Op = define(
+conv2d_dw: Op = define(
     "conv2d_dw",
-    {
-        "dY": lambda dZ, x, conv: conv2d(x, dZ, None, conv),
-        "x": lambda dZ, dY, x_shape, conv: conv2d_dx(dY, dZ, x_shape, conv),
-    },
+    dY=lambda dZ, x, conv: conv2d(x, dZ, conv=conv),
+    x=lambda dZ, dY, x_shape, conv: conv2d_dx(dY, dZ, shape=x_shape, conv=conv),
 )
-
-
-def conv2d(x: T, weight: T, bias: T | None, conv: Conv) -> T:
-    """Cross-correlation of x (N, C, H, W) with weight (O, C/groups, kh, kw), which fit."""
-    return record(_CONV2D, (x, weight) if bias is None else (x, weight, bias), {"conv": conv})
-
-
-def conv2d_dx(dY: Any, weight: Any, shape: Shape, conv: Conv) -> Any:
-    """The gradient of conv2d by its input, of ``shape`` (N, C, H, W)."""
-    return record(_CONV2D_DX, (dY, weight), {"shape": shape, "conv": conv})
-
-
-def _conv2d_dw(dY: Any, x: Any, shape: Shape, conv: Conv) -> Any:
-    return record(_CONV2D_DW, (dY, x), {"shape": shape, "conv": conv})
 
 
 # ---- pooling
 
 _MAX_POOL2D = define(
     "max_pool2d",
-    {"x": lambda dY, out_1, x_shape, pool: _pool_grad(dY, out_1, x_shape, pool)},
+    x=lambda dY, out_1, x_shape, pool: max_pool2d_grad(dY, out_1, shape=x_shape, pool=pool),
 )
-_MAX_POOL2D_GRAD: Op = define(
-    "max_pool2d_grad",
-    {"dY": lambda dZ, index, pool: record(_MAX_POOL2D_TAKE, (dZ, index), {"pool": pool})},
+max_pool2d_grad: Op = define(
+    "max_pool2d_grad", dY=lambda dZ, index, pool: max_pool2d_take(dZ, index, pool=pool)
 )
-_MAX_POOL2D_TAKE: Op = define(
+max_pool2d_take: Op = define(
     "max_pool2d_take",
-    {"x": lambda dY, index, x_shape, pool: _pool_grad(dY, index, x_shape, pool)},
+    x=lambda dY, index, x_shape, pool: max_pool2d_grad(dY, index, shape=x_shape, pool=pool),
 )
-
-
-def _pool_grad(dY: Any, index: Any, shape: Shape, pool: Pool) -> Any:
-    return record(_MAX_POOL2D_GRAD, (dY, index), {"shape": shape, "pool": pool})
 
 
 def max_pool2d(x: T, pool: Pool) -> T:
     """The maximum of each window of x (N, C, H, W), which fits; the first of equals is chosen."""
-    return record(_MAX_POOL2D, (x,), {"pool": pool})[0]
+    return _MAX_POOL2D(x, pool=pool)[0]

@@ -13,12 +13,12 @@ from tinygrad_mnist.ops.table import cast
 
 Dim = int | tuple[int, ...] | list[int] | None
 
-_SUM = define("sum", {"x": lambda dY, x_shape, dim: _kept(dY, x_shape, dim)._broadcast(x_shape)})
-_MAX = define("max", {"x": lambda dY, x, out, dim: _share(dY, x, out, dim)})
-_MIN = define("min", {"x": lambda dY, x, out, dim: _share(dY, x, out, dim)})
-_CUMSUM = define("cumsum", {"x": lambda dY, dim: dY.flip(dim).cumsum(dim).flip(dim)})
-_ANY, _ALL = define("any", {}), define("all", {})
-_ARGMAX, _ARGMIN, _ARGSORT = define("argmax", {}), define("argmin", {}), define("argsort", {})
+_SUM = define("sum", x=lambda dY, x_shape, dim: _kept(dY, x_shape, dim)._broadcast(x_shape))
+_MAX = define("max", x=lambda dY, x, out, dim: _share(dY, x, out, dim))
+_MIN = define("min", x=lambda dY, x, out, dim: _share(dY, x, out, dim))
+_CUMSUM = define("cumsum", x=lambda dY, dim: dY.flip(dim).cumsum(dim).flip(dim))
+_ANY, _ALL = define("any"), define("all")
+_ARGMAX, _ARGMIN, _ARGSORT = define("argmax"), define("argmin"), define("argsort")
 
 
 def _kept(dY: Any, shape: Shape, dim: Shape) -> Any:

@@ -13,16 +13,15 @@ from tinygrad_mnist.kernels import Shape
 from tinygrad_mnist.ops.pointwise import Pointwise
 from tinygrad_mnist.ops.table import full_like, promoted
 
-_RESHAPE = define("reshape", {"x": lambda dY, x_shape: dY.reshape(x_shape)})
-_PERMUTE = define("permute", {"x": lambda dY, dims: dY.permute(_inverse(dims))})
-_EXPAND = define("expand", {"x": lambda dY: dY})  # the engine sums over what was expanded
-_SLICE = define("getitem", {"x": lambda dY, index, x_shape: sliced_grad(dY, index, x_shape)})
-_SLICE_GRAD = define("getitem_grad", {"dY": lambda dZ, index: sliced(dZ, index)})
-_COPY = define("copy", {"x": lambda dY: dY})
-_CONCAT = define("concat", {}, joint=lambda dY, shapes, dim: _cut_again(dY, shapes, dim))
+_RESHAPE = define("reshape", x=lambda dY, x_shape: dY.reshape(x_shape))
+_PERMUTE = define("permute", x=lambda dY, dims: dY.permute(_inverse(dims)))
+_EXPAND = define("expand", x=lambda dY: dY)  # the engine sums over what was expanded
+_SLICE = define("getitem", x=lambda dY, index, x_shape: sliced_grad(dY, index, x_shape))
+_SLICE_GRAD = define("getitem_grad", dY=lambda dZ, index: sliced(dZ, index))
+_COPY = define("copy", x=lambda dY: dY)
+_CONCAT = define("concat", joint=lambda dY, shapes, dim: _cut_again(dY, shapes, dim))
 _SPLIT = define(
     "split",
-    {},
     joint=lambda dYs, x_shape, sizes, dim: [_joined_again(dYs, x_shape, sizes, dim)],
     differentiable=EVERY,
 )

@@ -24,7 +24,7 @@ def unary(kernel: str, doc: str, x: Rule | None = None, *, kinds: str = "f") -> 
 
     Where floats are all it takes, integers and booleans become float32 first; else TypeError.
     """
-    op = define(kernel, {} if x is None else {"x": x})
+    op = define(kernel, x=x)
 
     def apply(x: T) -> T:
         if not isinstance(x, Value):
@@ -59,7 +59,7 @@ def binary(
 
     ``kinds`` as for ``unary``.
     """
-    op = define(kernel, {name: rule for name, rule in (("x", x), ("y", y)) if rule})
+    op = define(kernel, x=x, y=y)
 
     def apply(x: Any, other: Any) -> Any:
         if not (_alike(x, other) or _alike(other, x)) or "f" not in kinds:
@@ -215,8 +215,8 @@ def cast(x: T, dtype: np.dtype) -> T:
 
 
 def _cast_from(source: np.dtype) -> Op:
-    return define("cast", {"x": lambda dY: cast(dY, source)})
+    return define("cast", x=lambda dY: cast(dY, source))
 
 
 _CASTS: dict[np.dtype, Op] = {d: _cast_from(d) for d in (FLOAT, np.dtype(np.float64))}
-_CUT = define("cast", {})  # from or to a dtype without gradients
+_CUT = define("cast")  # from or to a dtype without gradients

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from tinygrad_mnist import functions
 from tinygrad_mnist.checks import check_scalars, checked_dim, fit, shown
+from tinygrad_mnist.ops import pointwise
 from tinygrad_mnist.ops.pointwise import where
 from tinygrad_mnist.tensor import Tensor
 
@@ -83,12 +83,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """
     _check("gelu", input)
     check_approximate("gelu", approximate)
-    if approximate == "none":
-        wave = (input * math.sqrt(0.5)).erf()
-    else:
-        cubic = input * (1 + 0.044715 * input.square())
-        wave = (math.sqrt(2 / math.pi) * cubic).tanh()
-    return 0.5 * input * (1 + wave)
+    return pointwise.gelu(input, approximate=approximate)
 
 
 def check_approximate(name: str, approximate: str) -> None:

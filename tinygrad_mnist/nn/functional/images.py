@@ -51,7 +51,7 @@ def conv1d(
         margin = (0, _single("padding", padding, 0))
     check_groups("conv1d", groups, input.shape, weight.shape)
     check_window("conv1d", flat, kernel.shape[2:], steps, margin, spread)
-    y = products.conv2d(flat, kernel, bias, Conv(steps, margin, spread, groups))
+    y = products.conv2d(flat, kernel, bias, conv=Conv(steps, margin, spread, groups))
     return y.reshape((*y.shape[:2], y.shape[3]))
 
 
@@ -83,7 +83,7 @@ def conv2d(
     else:
         margin = pair("conv2d", "padding", padding, 0)
     check_window("conv2d", input, weight.shape[2:], steps, margin, spread)
-    return products.conv2d(input, weight, bias, Conv(steps, margin, spread, groups))
+    return products.conv2d(input, weight, bias, conv=Conv(steps, margin, spread, groups))
 
 
 def _named_padding(
@@ -132,10 +132,10 @@ def conv_transpose2d(
     lead = (input.shape[0], channels)
     if extra[0] < steps[0] and extra[1] < steps[1]:
         conv = Conv(steps, margin, spread, groups)
-        y = conv2d_dx(input, weight, (*lead, *sizes), conv)
+        y = conv2d_dx(input, weight, shape=(*lead, *sizes), conv=conv)
     else:  # of so many rows or columns conv2d would make more than there were
         conv = Conv(steps, (0, 0), spread, groups)
-        y = conv2d_dx(input, weight, (*lead, *full), conv)
+        y = conv2d_dx(input, weight, shape=(*lead, *full), conv=conv)
         y = _cropped(_framed(y, (0, 0), extra), margin)
     return y if bias is None else y + bias.reshape(-1, 1, 1)
 
