@@ -33,7 +33,7 @@ TINY = {dtype: float(np.finfo(dtype).tiny) for dtype in (FLOAT32, FLOAT64)}
 
 SMALL = 2**18  # multiplications up to which NumPy's BLAS keeps to one thread
 MANY = 256  # samples from which on the threads divide them in a product that sums over them
-LONG = 2**12  # numbers from which on a compiled sum is worth its call
+LONG = 2**15  # numbers from which on a compiled sum is worth its call
 HALVES = Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))  # the pooling with loops of its own
 
 

@@ -234,7 +234,7 @@ def largest_of(x: Array) -> Any:
 
 @compiled_sums
 def total(x: Array) -> Any:
-    found = 0.0
+    found = np.float64(0)
     for k in range(x.size):
         found += x[k]
     return x.dtype.type(found)
@@ -292,7 +292,7 @@ def softmax_grad(start: int, stop: int, dY: Array, y: Array, dX: Array) -> None:
     dY, y, dX = dY[start:stop], y[start:stop], dX[start:stop]
     rows, classes = y.shape
     for i in range(rows):
-        products = 0.0
+        products = np.float64(0)
         for j in range(classes):
             products += dY[i, j] * y[i, j]
         slope = y.dtype.type(products)
