@@ -25,6 +25,7 @@ from tinygrad_mnist.backends.numba_kernels import (
     streams,
     threads,
 )
+from tinygrad_mnist.backends.numba_kernels.compile import compilation
 from tinygrad_mnist.kernels import Array, Backend, Conv, Pool, Shape, convolved
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -43,6 +44,9 @@ class NumbaBackend(Backend):
     name = "numba"
     xp: ClassVar[Any] = np
     array_type = np.ndarray
+
+    def details(self) -> dict[str, str]:
+        return threads.details() | compilation()
 
     def check_index(self, index: Array, size: int, kernel: str, low: int = 0) -> None:
         if _is(index, INT64):

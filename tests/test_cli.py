@@ -43,6 +43,7 @@ NOTE = "tinygrad_mnist: "
 TIMEOUT = 300
 MODELS, BACKENDS = ("cnn", "mlp"), ("numpy", "numba")
 EPOCHS = 3
+ONE, PLAIN = {"NUMBA_NUM_THREADS": "1"}, {"NUMBA_DISABLE_JIT": "1"}
 
 
 # ---- a dataset that can be learnt: the digits of a seven-segment display, shifted, under noise
@@ -618,10 +619,94 @@ def test_a_full_disk_under_the_output_is_one_line(tmp_path: Path) -> None:
     assert "No space left" in failure(done)
 
 
+def test_backends_verbose_tells_of_threads_blas_and_cache(tmp_path: Path) -> None:
+    done = run(tmp_path, "backends", "--verbose", NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    assert (done.returncode, done.stderr) == (0, "")
+    plain = run(tmp_path, "backends").stdout.splitlines()
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line in plain] == plain
+    row = re.compile(r"^( {4}(\S+(?: \S+)*)  +)\S", re.M)
+    numpy, numba = (row.findall(part) for part in done.stdout.split(" numba "))
+    assert [name for _, name in numpy] == ["BLAS"]
+    assert [name for _, name in numba] == [
+        "NumPy's BLAS", "BLAS in kernels", "threading layer", "threads",
+        "compiled", "loaded", "cache",
+    ]  # fmt: skip
+    assert len({len(before) for before, _ in numba}) == 1
+    assert str(tmp_path / "cache") in done.stdout
+    assert "cold" in done.stdout
+    assert max(map(len, (line for line in lines if str(tmp_path) not in line))) <= 100
+
+
+def test_backends_verbose_says_why_one_is_not_usable(tmp_path: Path) -> None:
+    tmp_path.joinpath("numba.py").write_text("raise ImportError('no llvmlite')")
+    variables = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = run(tmp_path, "backends", "--verbose", **variables)
+    assert done.returncode == 0
+    assert re.search(r"^ +numba +loading .* failed: ImportError: no llvmlite$", done.stdout, re.M)
+    assert "threading layer" not in done.stdout
+
+
+# ---- warmup
+
+
+@pytest.fixture(scope="session")
+def warmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Done, Path]:
+    """What ``warmup`` said, and the cache that it filled."""
+    home = tmp_path_factory.mktemp("warm")
+    cache = home / "cache"
+    variables = {"NUMBA_CACHE_DIR": str(cache), "TINYGRAD_MNIST_DATA": "nowhere"}
+    return run(home, "warmup", "--backend", "numba", **variables), cache
+
+
+def test_warmup_says_what_it_compiled_and_where_that_is(warmed: tuple[Done, Path]) -> None:
+    done, cache = warmed
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("warming up cnn and mlp on the backend numba\n")
+    number = len(list(cache.rglob("*.nbc")))
+    assert re.search(rf"^compiled  {number} kernels in \d+\.\d s: adam, ", done.stdout, re.M)
+    assert re.search(r"^cache     ", done.stdout, re.M)
+    assert " ".join(done.stdout.split()).endswith(f": warm, {number} kernels")
+    assert list(cache.parent.iterdir()) == [cache]  # nothing else was written
+
+
+def test_after_warmup_nothing_is_compiled(
+    warmed: tuple[Done, Path], data: Path, tmp_path: Path
+) -> None:
+    cache = warmed[1]
+    kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*.nb?")}
+    variables = {"NUMBA_CACHE_DIR": str(cache), "TINYGRAD_MNIST_BACKEND": "numba"}
+    picture = draw(tmp_path / "1.png", 1, True)
+    options = ("--data", data, "--epochs", 1)
+    for model, optimizer, threads in (
+        ("cnn", "adam", {}),
+        ("mlp", "sgd", ONE),
+        ("mlp", "adam", {}),
+    ):
+        more = (*options, "--model", model, "--optimizer", optimizer)
+        accuracy(run(tmp_path, "train", *more, **variables, **threads))
+        file = tmp_path / "mnist-out" / FILES[2]
+        accuracy(run(tmp_path, "evaluate", file, "--data", data, **variables, **threads))
+        assert run(tmp_path, "predict", file, picture, **variables, **threads).stderr == ""
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.nb?")} == kept
+    again = run(tmp_path, "warmup", "--model", "mlp", **variables)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert re.search(r"^compiled  0 kernels\nloaded    [1-9]\d* kernels: ", again.stdout, re.M)
+
+
+@pytest.mark.parametrize(("backend", "variables"), [("numpy", {}), ("numba", PLAIN)])
+def test_warmup_where_nothing_is_compiled(
+    tmp_path: Path, backend: str, variables: dict[str, str]
+) -> None:
+    done = run(tmp_path, "warmup", "--backend", backend, **variables)
+    said = f"the backend {backend} compiles nothing: there is nothing to warm up\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+
+
 # ---- help and wrong usage: exit codes 0 and 2
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "backends"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "backends", "warmup"])
 def test_help_has_an_example(tmp_path: Path, command: str) -> None:
     done = run(tmp_path, command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
@@ -634,7 +719,7 @@ def test_help_has_an_example(tmp_path: Path, command: str) -> None:
 def test_help_and_version(tmp_path: Path) -> None:
     done = run(tmp_path, "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    for command in ("train", "evaluate", "predict", "backends"):
+    for command in ("train", "evaluate", "predict", "backends", "warmup"):
         assert re.search(rf"^ +{command} +[A-Z]", done.stdout, re.MULTILINE)
     done = run(tmp_path, "--version")
     assert (done.returncode, done.stdout) == (0, f"tinygrad_mnist {tinygrad_mnist.__version__}\n")
@@ -663,6 +748,7 @@ WRONG = {
     ("evaluate",): "MODEL",
     ("evaluate", "m.safetensors", "--dataset", "cifar"): "cifar",
     ("predict", "m.safetensors"): "IMAGE",
+    ("warmup", "--model", "resnet"): "resnet",
 }
 
 

@@ -17,7 +17,6 @@ import pytest
 pytest.importorskip("numba")
 
 from tinygrad_mnist.backends.numba_backend import NumbaBackend
-from tinygrad_mnist.backends.numba_kernels import threads
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
 from tinygrad_mnist.contract import kernel_names, spec
 from tinygrad_mnist.kernels import Backend, Conv, Pool
@@ -552,44 +551,6 @@ def test_gradients_of_windows_that_overlap_are_added_in_the_defaults_order(dtype
     dY = np.asarray(generator.standard_normal(y.shape), dtype)
     expected = NUMPY.max_pool2d_grad(dY, index, shape=x.shape, pool=pool)
     assert_same(NUMBA.max_pool2d_grad(dY, index, shape=x.shape, pool=pool), expected)
-
-
-# How the work is divided decides how these round: sums by parts, products of other sizes, other
-# elements at the end of a vectorised loop.
-DIVIDED = {"sum", "matmul", "linear", "linear_dw", "conv2d_dw", "cross_entropy_grad"}
-DIVIDED |= {"softmax", "softmax_grad", "log_softmax", "log_softmax_grad"}
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", OVERRIDES)
-def test_any_number_of_threads_gives_the_same(
-    name: str, dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each case in regions, however small, and in more parts than there are threads or items."""
-    results = []
-    for parts, worth in ((1, math.inf), (2, 0), (5, 0), (5, 0)):
-        monkeypatch.setattr(threads, "count", lambda parts=parts: parts)
-        monkeypatch.setattr(threads, "WORTH", worth)
-        found = []
-        for arrays, static in cases_of(name, dtype):
-            given = copied(arrays)
-            result = run(NUMBA, name, given, static)
-            found.append(given if spec(name).kind == "inplace" else as_tuple(result))
-        results.append(found)
-    alone, in_two, in_five, again = results
-    for a, b, c, d in zip(alone, in_two, in_five, again, strict=True):
-        same = assert_close if name in DIVIDED else assert_all_same
-        same(tuple(b), tuple(a), dtype)
-        same(tuple(c), tuple(a), dtype)
-        assert_all_same(tuple(d), tuple(c), dtype)
-
-
-def assert_all_same(found: Any, expected: Any, dtype: str) -> None:
-    for a, b in zip(found, expected, strict=True):
-        if isinstance(a, list):
-            assert_all_same(a, b, dtype)
-        else:
-            assert_same(a, b)
 
 
 @pytest.mark.parametrize("shape", ((50, 1, 1000), (50_000, 1)), ids=str)

@@ -417,6 +417,8 @@ def test_a_backend_of_another_package_is_installed_and_trains(
         ["numba", "usable"],
         ["counting", "usable"],
     ]
+    verbose = environment.run("-m", "tinygrad_mnist", "backends", "--verbose").splitlines()
+    assert verbose[-2:] == listed[-2:]  # there is nothing more to say of it
     losses, calls = {}, {}
     for name in ("numpy", "counting"):
         options = ("--data", small, "--out", tmp_path / name)

@@ -230,16 +230,12 @@ def checked_dim(name: str, dim: Any, ndim: int) -> int:
 
 def checked_dims(name: str, dim: Any, ndim: int) -> tuple[int, ...]:
     """``dim``, None or () (all) or several as a tuple from 0; ValueError for a repeated one."""
-    if dim is None:
+    several = isinstance(dim, tuple | list)
+    if dim is None or (several and not dim):
         return tuple(range(ndim))
-    if not isinstance(dim, tuple | list):
-        dims: tuple[int, ...] = (checked_dim(name, dim, ndim),)
-    elif not dim:
-        return tuple(range(ndim))
-    else:
-        dims = tuple([checked_dim(name, d, ndim) for d in dim])
-        if len(set(dims)) != len(dims):
-            raise ValueError(f"{name}: dim {dim} names the same dim twice")
+    dims = tuple([checked_dim(name, d, ndim) for d in (dim if several else (dim,))])
+    if len(set(dims)) != len(dims):
+        raise ValueError(f"{name}: dim {dim} names the same dim twice")
     return dims if ndim else ()
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 
 from tinygrad_mnist import __version__, config, models, nn, optim, training
 from tinygrad_mnist.autograd.graph import no_grad
-from tinygrad_mnist.backend import BackendError, current, statuses
+from tinygrad_mnist.backend import BackendError, current, resolve, statuses
 from tinygrad_mnist.command import (
     FAILED,
     INTERRUPTED,
@@ -36,6 +38,7 @@ from tinygrad_mnist.utils.data.images import ImageError, read_digit
 from tinygrad_mnist.utils.files import write_whole
 
 EVALUATION_BATCH = 500
+OPTIMIZERS = ("adam", "sgd")
 FILES = ("model.safetensors", "history.json", "curves.png")  # what train writes
 # The arguments of the models that the images and their labels decide.
 INPUTS, OUTPUTS = ("channels", "features"), ("classes",)
@@ -55,8 +58,13 @@ examples:
   python -m tinygrad_mnist predict mnist-out/model.safetensors seven.png
   python -m tinygrad_mnist predict mnist-out/model.safetensors scans/*.jpg""",
     "backends": """\
-example:
-  TINYGRAD_MNIST_BACKEND=numpy python -m tinygrad_mnist backends""",
+examples:
+  TINYGRAD_MNIST_BACKEND=numpy python -m tinygrad_mnist backends
+  python -m tinygrad_mnist backends --verbose""",
+    "warmup": """\
+examples:
+  python -m tinygrad_mnist warmup                so that no training waits for it
+  python -m tinygrad_mnist warmup --model cnn""",
 }
 
 
@@ -116,10 +124,7 @@ def _train_into(out: Path, arguments: argparse.Namespace) -> int:
     batches = DataLoader(train_set, arguments.batch_size or recipe.batch_size, shuffle=True)
     model = models.ARCHITECTURES[arguments.model](**recipe.arguments)
     optimizer = models.make_optimizer(arguments.optimizer, model, lr)
-    scheduler = None
-    if recipe.one_cycle:
-        steps = epochs * len(batches)
-        scheduler = optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.25)
+    scheduler = _schedule(recipe, optimizer, lr, epochs * len(batches))
     about = {
         "model": arguments.model,
         "dataset": arguments.dataset,
@@ -182,8 +187,7 @@ def predict(arguments: argparse.Namespace) -> int:
             failed = True
             continue
         picture = ImageDataset(digit[None], np.zeros(1, np.uint8), info.mean, info.std)
-        with no_grad():
-            chances = model(next(iter(DataLoader(picture)))[0]).softmax(1)[0].numpy()
+        chances = _chances(model, picture)
         best = int(chances.argmax())
         print(f"{path}: {best} ({chances[best]:.1%})", flush=True)
     return FAILED if failed else 0
@@ -201,11 +205,73 @@ def backends(arguments: argparse.Namespace) -> int:
     for status in found:
         mark = "*" if status.name == chosen else " "
         print(f"{mark} {status.name:<{width}}  {status.problem or 'usable'}")
+        if arguments.verbose and not status.problem:
+            _print_table(resolve(status.name).details(), " " * 4)
     print(f"* is what new tensors get; {config.BACKEND} chooses, now {config.backend()!r}")
     return 0 if chosen else FAILED
 
 
+def warmup(arguments: argparse.Namespace) -> int:
+    """Compile what ``train``, ``evaluate`` and ``predict`` need, so that none of them waits."""
+    backend = current()
+    if "compiled" not in backend.details():
+        print(f"the backend {backend.name} compiles nothing: there is nothing to warm up")
+        return 0
+    names = [arguments.model] if arguments.model else list(models.RECIPES)
+    print(f"warming up {' and '.join(names)} on the backend {backend.name}", flush=True)
+    for name, optimizer in product(names, OPTIMIZERS):
+        _rehearse(name, optimizer)
+    done = backend.details()
+    _print_table({key: done[key] for key in ("compiled", "loaded", "cache") if key in done})
+    return 0
+
+
+def _rehearse(name: str, optimizer_name: str) -> None:
+    """A few steps of a training on made-up images, its evaluation, and a prediction."""
+    recipe = models.RECIPES[name]
+    # Two full batches and the least: those between take the kernels of one or the other.
+    train_set, test_set = (_noise(2 * size + 1) for size in (recipe.batch_size, EVALUATION_BATCH))
+    batches = DataLoader(train_set, recipe.batch_size, shuffle=True)
+    model = models.ARCHITECTURES[name](**recipe.arguments)
+    optimizer = models.make_optimizer(optimizer_name, model, recipe.lr)
+    scheduler = _schedule(recipe, optimizer, recipe.lr, len(batches))
+    training.fit(model, optimizer, batches, DataLoader(test_set, EVALUATION_BATCH), 1, scheduler)
+    _chances(model.eval(), _noise(1))
+
+
+def _noise(count: int) -> ImageDataset:
+    """Images as MNIST's in shape and dtype."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, 28, 28), np.uint8)
+    return ImageDataset(images, np.arange(count) % 10, 0.5, 0.5)
+
+
 # ---- what they share
+
+
+def _schedule(
+    recipe: models.Recipe, optimizer: optim.Optimizer, lr: float, steps: int
+) -> optim.lr_scheduler.OneCycleLR | None:
+    if not recipe.one_cycle:
+        return None
+    return optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.25)
+
+
+def _chances(model: nn.Module, picture: ImageDataset) -> np.ndarray:
+    """The probability of each class for the one image."""
+    with no_grad():
+        return model(next(iter(DataLoader(picture)))[0]).softmax(1)[0].numpy()
+
+
+def _print_table(rows: dict[str, str], indent: str = "") -> None:
+    """Each row's name and text, whose lines begin below each other."""
+    width = max(map(len, rows), default=0)
+    for name, text in rows.items():
+        first = f"{indent}{name:<{width}}  "
+        lines = textwrap.wrap(
+            text, 100 - len(first), break_long_words=False, break_on_hyphens=False
+        )
+        print(first + f"\n{' ' * len(first)}".join(lines))
 
 
 def _fitting_model(path: str, names: Sequence[str]) -> tuple[nn.Module, ModelInfo]:
@@ -254,7 +320,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--optimizer",
-        choices=["adam", "sgd"],
+        choices=OPTIMIZERS,
         default="adam",
         help="default: adam; sgd has momentum 0.9",
     )
@@ -274,7 +340,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_backend(command)
 
-    _command(commands, "backends", backends)
+    command = _command(commands, "backends", backends)
+    command.add_argument(
+        "--verbose", action="store_true", help="with the threads, BLAS and cache of each"
+    )
+
+    command = _command(commands, "warmup", warmup)
+    command.add_argument("--model", choices=list(models.RECIPES), help="default: all of them")
+    add_backend(command)
     return parser
 
 

@@ -69,6 +69,28 @@ def layer() -> Layer:
     return Layer(name, pid=os.getpid())
 
 
+def details() -> dict[str, str]:
+    """The two BLAS of this process, and what regions run on."""
+    name, reason, _ = layer()  # loads SciPy's BLAS
+    return {
+        "NumPy's BLAS": _blas(scipys=False),
+        "BLAS in kernels": _blas(scipys=True),
+        "threading layer": name or f"none: {reason}",
+        "threads": f"{count()}, on {_numba.config.NUMBA_DEFAULT_NUM_THREADS} cores",
+    }
+
+
+def _blas(scipys: bool) -> str:
+    from threadpoolctl import threadpool_info  # noqa: PLC0415
+
+    found = [
+        f"{each['internal_api']} {each['version']} (threads: {each['num_threads']})"
+        for each in threadpool_info()
+        if each["user_api"] == "blas" and ("scipy.libs" in each["filepath"]) is scipys
+    ]
+    return "; ".join(found) or "not known"
+
+
 def _load_tbb() -> None:
     """Load the library of PyPI's package, which is where the system's loader does not look."""
     with suppress(metadata.PackageNotFoundError):

@@ -56,6 +56,13 @@ class Base:
         """Why this backend cannot run here and the line that mends it; None if it can."""
         return None
 
+    def details(self) -> dict[str, str]:
+        """What a user may want to know of this backend here, such as its threads, by name.
+
+        One that compiles has an entry ``"compiled"``: what this process has compiled so far.
+        """
+        return {}
+
     def asarray(self, x: np.ndarray) -> Array:
         """A NumPy array as this backend's array; shares memory where it can."""
         return self.xp.asarray(x)
