@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinygrad_mnist.backends.numba_kernels import (
+    cache,
     convolution,
     exponentials,
     indexing,
@@ -25,7 +26,6 @@ from tinygrad_mnist.backends.numba_kernels import (
     streams,
     threads,
 )
-from tinygrad_mnist.backends.numba_kernels.compile import compilation
 from tinygrad_mnist.kernels import Array, Backend, Conv, Pool, Shape, convolved
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -46,7 +46,7 @@ class NumbaBackend(Backend):
     array_type = np.ndarray
 
     def details(self) -> dict[str, str]:
-        return threads.details() | compilation()
+        return threads.details() | cache.compilation()
 
     def check_index(self, index: Array, size: int, kernel: str, low: int = 0) -> None:
         if _is(index, INT64):
@@ -167,7 +167,7 @@ class NumbaBackend(Backend):
             products.matmul.region(threads.count(), len(x), x, weight.T, out)
             return out
         bias = np.ascontiguousarray(bias)
-        if len(x) < len(weight):
+        if 2 * len(x) <= len(weight):
             products.linear_outputs.region(threads.count(), len(weight), x, weight, bias, out)
         else:
             products.linear.region(threads.count(), len(x), x, weight, bias, out)
@@ -200,7 +200,7 @@ class NumbaBackend(Backend):
         _run(
             convolution.conv2d, len(x), _columns(out, weight),
             x, _by_group(weight, groups), bias.reshape(groups, -1), _images_by_group(out, groups),
-            *_steps(weight.shape, conv),
+            *_steps(weight.shape, spots, conv),
         )  # fmt: skip
         return out
 
@@ -215,7 +215,7 @@ class NumbaBackend(Backend):
         _run(
             convolution.conv2d_dx, n, _columns(dY, weight),
             _images_by_group(dY, conv.groups), _by_group(weight, conv.groups), padded,
-            *_steps(weight.shape, conv),
+            *_steps(weight.shape, dY.shape[2:], conv),
         )  # fmt: skip
         if (ph, pw) == (0, 0):
             return padded
@@ -231,12 +231,13 @@ class NumbaBackend(Backend):
         groups, x = conv.groups, self._pad(x, conv.padding, 0)
         out = _or_empty(out, shape, x.dtype)
         parts = threads.split(len(x), _columns(dY, out))
+        steps = _steps(shape, dY.shape[2:], conv)
         by_group, dY = _by_group(out, groups), _images_by_group(dY, groups)
         totals = np.empty((parts, *by_group.swapaxes(1, 2).shape), x.dtype)
         if parts == 1:
-            convolution.conv2d_dw(0, len(x), dY, x, totals[0], *_steps(shape, conv))
+            convolution.conv2d_dw(0, len(x), dY, x, totals[0], *steps)
         else:
-            convolution.conv2d_dw.region(parts, len(x), dY, x, totals, *_steps(shape, conv))
+            convolution.conv2d_dw.region(parts, len(x), dY, x, totals, *steps)
         by_group[...] = totals.sum(axis=0).swapaxes(1, 2)  # in the order of the threads
         return out
 
@@ -698,9 +699,13 @@ def _images_by_group(y: Array, groups: int) -> Array:
     return y.reshape(len(y), groups, y.shape[1] // groups, -1)
 
 
-def _steps(shape: Shape, conv: Conv) -> tuple[int, ...]:
-    """Size of a kernel of ``shape``, stride and dilation, as numbers: a region takes no tuples."""
-    return *shape[2:], *conv.stride, *conv.dilation
+def _steps(shape: Shape, spots: Shape, conv: Conv) -> tuple[Any, ...]:
+    """The steps between pixels, and the sizes of a kernel of ``shape`` and of the result.
+
+    As numbers and an array, since a region takes no tuples.
+    """
+    steps = (*conv.stride, *conv.dilation)
+    return None if steps == (1, 1, 1, 1) else np.array(steps), *shape[2:], *spots
 
 
 def _window(pool: Pool) -> tuple[int, ...]:

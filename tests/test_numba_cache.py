@@ -25,7 +25,7 @@ for dtype in sys.argv[1:]:
 for name, text in backend.details().items():
     print(name, "=", text)
 """
-PATIENCE = "from tinygrad_mnist.backends.numba_kernels import compile\ncompile.PATIENCE = {}\n"
+PATIENCE = "from tinygrad_mnist.backends.numba_kernels import cache\ncache.PATIENCE = {}\n"
 IMPATIENT = PATIENCE.format(0.0)
 ONE = "1 kernel"
 

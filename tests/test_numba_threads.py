@@ -27,8 +27,7 @@ from test_numba_kernels import (
     run,
 )
 
-from tinygrad_mnist.backends.numba_kernels import compile as compiling
-from tinygrad_mnist.backends.numba_kernels import threads
+from tinygrad_mnist.backends.numba_kernels import cache, threads
 from tinygrad_mnist.contract import spec
 from tinygrad_mnist.machine import cores
 
@@ -79,7 +78,7 @@ def test_every_region_has_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "count", lambda: 2)
     for name in OVERRIDES:
         list(results(name))
-    regions = [each for each in compiling._kernels if each.targetoptions.get("parallel")]
+    regions = [each for each in cache.kernels if each.targetoptions.get("parallel")]
     assert len(regions) > 10
     assert [each.__name__ for each in regions if not each.signatures] == []
 

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
-from time import perf_counter
 from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
-from numba.core import event
 from numba.extending import overload
+
+from tinygrad_mnist.backends.numba_kernels import cache
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _numba: Any = numba  # typed or not, as the version has it
 _overload: Any = overload
-
-PATIENCE = 1.0  # seconds of compiling after which a user is told what takes its time
-
-_kernels: list[Any] = []  # as Numba has them
-_said: set[str] = set()
 
 
 def compiled(function: F) -> F:
@@ -80,18 +71,6 @@ def by_dtype(single: F, double: F, doc: str | None) -> F:
     return cast(F, chosen)
 
 
-def compilation() -> dict[str, str]:
-    """What this process compiled, what it loaded from the cache, and the cache.
-
-    A kernel counts once for each set of argument types. Empty where Numba is told not to compile.
-    """
-    if _numba.config.DISABLE_JIT:
-        return {}
-    missed, hit = _counted("cache_misses"), _counted("cache_hits")
-    seconds = f" in {_watch.seconds:.1f} s" if missed else ""
-    return {"compiled": _listed(missed, seconds), "loaded": _listed(hit), "cache": _cache()}
-
-
 def _compiled(function: F, fastmath: set[str], **options: bool) -> F:
     if _numba.config.DISABLE_JIT:
         # Python's scalars warn where compiled ones wrap around or become infinite.
@@ -99,155 +78,9 @@ def _compiled(function: F, fastmath: set[str], **options: bool) -> F:
     # With Numba's own error model a division checks for zero, which stops vectorisation.
     settings = {"error_model": "numpy", "fastmath": fastmath, "nogil": True, **options}
     try:
-        kernel = _guarded(_numba.njit(cache=True, **settings)(function))
+        kernel = cache.guarded(_numba.njit(cache=True, **settings)(function))
     except (RuntimeError, OSError) as error:  # no folder to write to: a read-only install
-        _say_uncached(error)
+        cache.say_uncached(error)
         kernel = _numba.njit(**settings)(function)
-    _kernels.append(kernel)
+    cache.kernels.append(kernel)
     return cast(F, kernel)
-
-
-# ---- the cache
-
-
-def _guarded(kernel: Any) -> Any:
-    """``kernel``, which compiles what is damaged in its cache, and does without a broken one."""
-    cache = kernel._cache
-    load, save = cache.load_overload, cache.save_overload
-
-    def load_overload(signature: Any, context: Any) -> Any:
-        try:
-            kept = load(signature, context)
-            # Processes that fill the cache at once can put one's code under the other's signature.
-            if kept is None or tuple(kept.signature.args) == tuple(signature):
-                return kept
-        except OSError as error:
-            _give_up(cache, error)
-            return None
-        except Exception as error:  # noqa: BLE001 - damaged bytes may raise anything
-            _say(
-                "compiled kernels in the cache are damaged, and compiled again",
-                f": {cache.cache_path}, {type(error).__name__}",
-            )
-        try:
-            cache.flush()
-        except OSError as error:
-            _give_up(cache, error)
-        return None
-
-    def save_overload(signature: Any, result: Any) -> None:
-        try:
-            save(signature, result)
-        except OSError as error:
-            _give_up(cache, error)
-
-    cache.load_overload, cache.save_overload = load_overload, save_overload
-    wanted = _numba.config.CACHE_DIR
-    if wanted and Path(wanted) not in Path(cache.cache_path).parents:
-        _say(
-            "NUMBA_CACHE_DIR cannot be written",
-            f": {wanted}; compiled kernels are kept in {cache.cache_path}",
-        )
-    return kernel
-
-
-def _give_up(cache: Any, error: OSError) -> None:
-    cache.disable()
-    _say_uncached(error)
-
-
-def _say_uncached(error: Exception) -> None:
-    _say("compiled kernels cannot be kept for the next start", f": {error}")
-
-
-def _folder() -> str | None:
-    """Where kernels are kept; None where they cannot be."""
-    caches = [kernel._cache for kernel in _kernels]
-    usable = all(cache.cache_path and cache._enabled for cache in caches)
-    return caches[0].cache_path if usable else None
-
-
-def _cache() -> str:
-    folder = _folder()
-    if folder is None:
-        return "none, so each start compiles again"
-    writable = "" if os.access(folder, os.W_OK) else ", which cannot be written"
-    kept = sum(map(_kept, _kernels))
-    return f"{folder}{writable}: {'warm' if kept else 'cold'}, {_number(kept)}"
-
-
-def _kept(kernel: Any) -> int:
-    """For how many sets of argument types the cache has ``kernel`` as it is, on this processor."""
-    processor = kernel.targetctx.codegen().magic_tuple()
-    try:
-        keys = kernel._cache._cache_file._load_index()
-    except Exception:  # noqa: BLE001 - damaged bytes may raise anything
-        return 0
-    return sum(key[1] == processor for key in keys)
-
-
-def _counted(what: str) -> Counter[str]:
-    """How often each kernel was compiled ("cache_misses") or loaded ("cache_hits")."""
-    counts: Counter[str] = Counter()
-    for kernel in _kernels:
-        counts[kernel.__name__] += getattr(kernel.stats, what).total()
-    return +counts
-
-
-def _listed(counts: Counter[str], seconds: str = "") -> str:
-    """``3 kernels: adam, relu (2)``."""
-    names = ", ".join(
-        f"{name} ({count})" if count > 1 else name for name, count in sorted(counts.items())
-    )
-    return f"{_number(counts.total())}{seconds}{': ' if names else ''}{names}"
-
-
-def _number(kernels: int) -> str:
-    return f"{kernels} kernel{'' if kernels == 1 else 's'}"
-
-
-# ---- the user's time
-
-
-class _Watch(event.Listener):
-    """Measures what compiling takes, and says so where it is long; loading is no event."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._kernel: dict[str, Any] | None = None  # the outermost that is being compiled
-        self._since = 0.0
-
-    def on_start(self, event: Any) -> None:
-        if self._kernel is None and event.data.get("dispatcher") in _kernels:
-            self._kernel, self._since = event.data, perf_counter()
-        self._tell()
-
-    def on_end(self, event: Any) -> None:
-        self._tell()
-        if event.data is self._kernel:
-            self.seconds += perf_counter() - self._since
-            self._kernel = None
-
-    def _tell(self) -> None:
-        if self._kernel is None or self.seconds + perf_counter() - self._since < PATIENCE:
-            return
-        folder = _folder()
-        kept = f"once: they are kept in {folder}" if folder else "at each start"
-        name = self._kernel["dispatcher"].__name__
-        _say(
-            "compiling Numba kernels, each at its first use",
-            f", now {name}; this happens {kept}. "
-            "'python -m tinygrad_mnist warmup' does it beforehand",
-        )
-
-
-def _say(message: str, detail: str = "") -> None:
-    """A line on stderr, once per message."""
-    if message not in _said:
-        _said.add(message)
-        print(f"tinygrad_mnist: {message}{detail}", file=sys.stderr)
-
-
-_watch = _Watch()
-for _kind in ("numba:compile", "numba:run_pass"):  # the steps of a compilation are watched, too
-    _numba.core.event.register(_kind, _watch)

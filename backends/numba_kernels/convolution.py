@@ -1,8 +1,9 @@
 """Convolution of the padded x (N, C, H, W), image by image: columns, and a product.
 
 An image's columns (C, kh, kw, H', W') stay in the cache between the copy and the product, which is
-SciPy's BLAS: Numba calls it for ``np.dot``. Each kernel does the images from ``start`` to ``stop``;
-``steps`` are the strides and the dilations, by rows and by columns.
+SciPy's BLAS: Numba calls it for ``np.dot``. Each kernel does the images from ``start`` to ``stop``.
+``steps`` is None for strides and dilations of 1, which Numba compiles apart; else the array of both
+strides and both dilations.
 """
 
 from __future__ import annotations
@@ -18,51 +19,40 @@ Array = Any
 
 
 @compiled
-def im2col(x: Array, columns: Array, sh: int, sw: int, dh: int, dw: int) -> None:
+def im2col(x: Array, columns: Array, steps: Array | None) -> None:
     """The plainest indexing is the fastest: slices and offsets took two to three times as long.
 
     Where Numba knows that no index is negative it leaves out a check, and the loop vectorises.
     """
     channels, kh, kw, height, width = columns.shape
-    dense = sh == sw == dh == dw == 1
     for c in range(channels):
         for i in range(kh):
             for j in range(kw):
                 for row in range(height):
-                    if dense:
+                    if steps is None:
                         for col in range(width):
                             columns[c, i, j, row, col] = x[c, i + row, j + col]
                     else:
+                        line = x[c, i * steps[2] + row * steps[0]]
                         for col in range(width):
-                            pixel = x[c, i * dh + row * sh, j * dw + col * sw]
-                            columns[c, i, j, row, col] = pixel
+                            columns[c, i, j, row, col] = line[j * steps[3] + col * steps[1]]
 
 
 @compiled
-def col2im(columns: Array, dX: Array, sh: int, sw: int, dh: int, dw: int) -> None:
+def col2im(columns: Array, dX: Array, steps: Array | None) -> None:
     channels, kh, kw, height, width = columns.shape
-    dense = sh == sw == dh == dw == 1
     dX[:] = 0
     for c in range(channels):
         for i in range(kh):
             for j in range(kw):
                 for row in range(height):
-                    if dense:
+                    if steps is None:
                         for col in range(width):
                             dX[c, i + row, j + col] += columns[c, i, j, row, col]
                     else:
+                        line = dX[c, i * steps[2] + row * steps[0]]
                         for col in range(width):
-                            slope = columns[c, i, j, row, col]
-                            dX[c, i * dh + row * sh, j * dw + col * sw] += slope
-
-
-@compiled
-def columns_of(x: Array, kh: int, kw: int, *steps: int) -> Array:
-    """Room for one image's columns."""
-    _, channels, height, width = x.shape
-    sh, sw, dh, dw = steps
-    rows, cols = (height - dh * (kh - 1) - 1) // sh + 1, (width - dw * (kw - 1) - 1) // sw + 1
-    return np.empty((channels, kh, kw, rows, cols), x.dtype)
+                            line[j * steps[3] + col * steps[1]] += columns[c, i, j, row, col]
 
 
 @compiled
@@ -73,16 +63,18 @@ def conv2d(
     weight: Array,
     bias: Array,
     y: Array,
+    steps: Array | None,
     kh: int,
     kw: int,
-    *steps: int,
+    height: int,
+    width: int,
 ) -> None:
-    """``weight`` (G, O / G, C / G · kh · kw) in G groups, ``y`` (N, G, O / G, H' · W')."""
+    """``weight`` (G, O / G, C / G · kh · kw) in G groups, ``y`` (N, G, O / G, height · width)."""
     groups, outputs, rows = weight.shape
-    columns = columns_of(x, kh, kw, *steps)
-    matrices = columns.reshape(groups, rows, y.shape[3])
+    columns = np.empty((x.shape[1], kh, kw, height, width), x.dtype)
+    matrices = columns.reshape(groups, rows, height * width)
     for n in range(start, stop):
-        im2col(x[n], columns, *steps)
+        im2col(x[n], columns, steps)
         for g in range(groups):
             np.dot(weight[g], matrices[g], y[n, g])
             for o in range(outputs):
@@ -97,18 +89,20 @@ def conv2d_dx(
     dY: Array,
     weight: Array,
     dX: Array,
+    steps: Array | None,
     kh: int,
     kw: int,
-    *steps: int,
+    height: int,
+    width: int,
 ) -> None:
     """``dY`` as ``y`` above, ``dX`` (N, C, H, W)."""
     groups, _, rows = weight.shape
-    columns = columns_of(dX, kh, kw, *steps)
-    matrices = columns.reshape(groups, rows, dY.shape[3])
+    columns = np.empty((dX.shape[1], kh, kw, height, width), dY.dtype)
+    matrices = columns.reshape(groups, rows, height * width)
     for n in range(start, stop):
         for g in range(groups):
             np.dot(weight[g].T, dY[n, g], matrices[g])
-        col2im(columns, dX[n], *steps)
+        col2im(columns, dX[n], steps)
 
 
 @compiled
@@ -118,22 +112,23 @@ def conv2d_dw(
     dY: Array,
     x: Array,
     total: Array,
+    steps: Array | None,
     kh: int,
     kw: int,
-    *steps: int,
+    height: int,
+    width: int,
 ) -> None:
     """``total`` (G, C / G · kh · kw, O / G): the sum of these images, transposed.
 
     That way round, the product reads both as they lie, and took three quarters of the time.
     """
     groups, rows, outputs = total.shape
-    columns = columns_of(x, kh, kw, *steps)
-    matrices = columns.reshape(groups, rows, dY.shape[3])
+    columns = np.empty((x.shape[1], kh, kw, height, width), x.dtype)
+    matrices = columns.reshape(groups, rows, height * width)
     product = np.empty((rows, outputs), x.dtype)
-    for g in range(groups):
-        total[g] = 0
+    total[:] = 0
     for n in range(start, stop):
-        im2col(x[n], columns, *steps)
+        im2col(x[n], columns, steps)
         for g in range(groups):
             np.dot(matrices[g], dY[n, g].T, product)
             for i in range(rows):
@@ -155,9 +150,9 @@ def conv2d_dx_region(threads: int, items: int, *arguments: Any) -> None:
 
 @region_of(conv2d_dw)
 def conv2d_dw_region(
-    threads: int, items: int, dY: Array, x: Array, totals: Array, *window: int
+    threads: int, items: int, dY: Array, x: Array, totals: Array, *arguments: Any
 ) -> None:
     """``totals`` (threads, …): one for each thread, which nobody else writes."""
     for t in prange(threads):
         start, stop = items * t // threads, items * (t + 1) // threads
-        conv2d_dw(start, stop, dY, x, totals[t], *window)
+        conv2d_dw(start, stop, dY, x, totals[t], *arguments)
