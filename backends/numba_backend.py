@@ -34,7 +34,7 @@ TINY = {dtype: float(np.finfo(dtype).tiny) for dtype in (FLOAT32, FLOAT64)}
 
 SMALL = 2**18  # multiplications up to which NumPy's BLAS keeps to one thread
 MANY = 256  # samples from which on the threads divide them in a product that sums over them
-LONG = 2**15  # numbers from which on a compiled sum is worth its call
+LONG = 2**15  # numbers from which on a compiled sum or plain SGD is worth its call
 HALVES = Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))  # the pooling with loops of its own
 
 
@@ -443,7 +443,8 @@ class NumbaBackend(Backend):
     ) -> None:
         undamped = 1.0 if first else 1.0 - dampening
         for arrays in _aligned(params, grads, buffers if momentum else []):
-            if not _alike(*arrays):
+            short = not momentum and arrays[0].size < LONG
+            if short or not _alike(*arrays):
                 super().sgd_(
                     *_lists(arrays), lr=lr, momentum=momentum, dampening=dampening,
                     weight_decay=weight_decay, nesterov=nesterov, maximize=maximize, first=first,

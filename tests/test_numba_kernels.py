@@ -323,6 +323,7 @@ def sgd(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
     plain = {**SHARED, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "first": False}
     upwards = {"weight_decay": 0.1, "maximize": True}
     yield from updates(draw, dtype, "-", plain, {**plain, "weight_decay": 0.1})
+    yield ([draw(40_000)], [draw(40_000)], []), plain  # long enough for a compiled loop
     plain = {**plain, "momentum": 0.9}
     yield from updates(draw, dtype, "m", plain, {**plain, "dampening": 0.5, "first": True})
     yield from updates(draw, dtype, "m", {**plain, "nesterov": True}, {**plain, **upwards})
