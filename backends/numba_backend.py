@@ -441,10 +441,14 @@ class NumbaBackend(Backend):
         maximize: bool,
         first: bool,
     ) -> None:
+        if not momentum and max((p.size for p in params), default=0) < LONG:
+            return super().sgd_(
+                params, grads, buffers, lr=lr, momentum=momentum, dampening=dampening,
+                weight_decay=weight_decay, nesterov=nesterov, maximize=maximize, first=first,
+            )  # fmt: skip
         undamped = 1.0 if first else 1.0 - dampening
         for arrays in _aligned(params, grads, buffers if momentum else []):
-            short = not momentum and arrays[0].size < LONG
-            if short or not _alike(*arrays):
+            if not _alike(*arrays):
                 super().sgd_(
                     *_lists(arrays), lr=lr, momentum=momentum, dampening=dampening,
                     weight_decay=weight_decay, nesterov=nesterov, maximize=maximize, first=first,
