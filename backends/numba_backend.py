@@ -442,10 +442,11 @@ class NumbaBackend(Backend):
         first: bool,
     ) -> None:
         if not momentum and max((p.size for p in params), default=0) < LONG:
-            return super().sgd_(
+            super().sgd_(
                 params, grads, buffers, lr=lr, momentum=momentum, dampening=dampening,
                 weight_decay=weight_decay, nesterov=nesterov, maximize=maximize, first=first,
             )  # fmt: skip
+            return
         undamped = 1.0 if first else 1.0 - dampening
         for arrays in _aligned(params, grads, buffers if momentum else []):
             if not _alike(*arrays):
