@@ -26,15 +26,18 @@ from tinygrad_mnist.backends.numba_kernels import (
     streams,
     threads,
 )
-from tinygrad_mnist.kernels import Array, Backend, Conv, Pool, Shape, convolved
+from tinygrad_mnist.kernels import Array, Backend, Conv, Pair, Pool, Shape, convolved
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 INT32, INT64, UINT8 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.uint8)
 TINY = {dtype: float(np.finfo(dtype).tiny) for dtype in (FLOAT32, FLOAT64)}
 
 SMALL = 2**18  # multiplications up to which NumPy's BLAS keeps to one thread
+FEW = 16  # rows up to which threads that divide them would each read all of the other matrix
+WIDE = 2**20  # numbers of a gradient that is too large for one sum on each thread
 MANY = 256  # samples from which on the threads divide them in a product that sums over them
-LONG = 2**15  # numbers from which on a compiled sum or plain SGD is worth its call
+LONG = 2**14  # numbers from which on a compiled sum or plain SGD is worth its call
+SPOTS = 32  # pixels of a result below which one product per image is too small
 HALVES = Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))  # the pooling with loops of its own
 
 
@@ -150,7 +153,7 @@ class NumbaBackend(Backend):
     def matmul(self, x: Array, y: Array, *, out: Array = None) -> Array:
         if not _is_large(x, y.shape[-1]):
             return super().matmul(x, y, out=out)
-        fits = _is_matrix(x) and _is_matrix(y) and x.shape[1] == y.shape[0]
+        fits = _is_matrix(x) and _is_matrix(y) and x.shape[1] == y.shape[0] and len(x) >= FEW
         if not (fits and x.dtype is y.dtype and _takes(out, x.dtype)):
             return super().matmul(x, y, out=out)
         out = _or_empty(out, (len(x), y.shape[1]), x.dtype)
@@ -179,7 +182,7 @@ class NumbaBackend(Backend):
             return super().linear_dw(dY, x, out=out)
         shape = (dY.shape[1], x.shape[1])
         out = _or_empty(out, shape, x.dtype)
-        if len(x) <= MANY:
+        if len(x) <= MANY or out.size > WIDE:
             products.linear_dw_rows.region(threads.count(), len(out), dY, x, out)
             return out
         totals = np.empty((threads.count(), *shape), x.dtype)
@@ -191,10 +194,11 @@ class NumbaBackend(Backend):
     def conv2d(
         self, x: Array, weight: Array, bias: Array = None, *, conv: Conv, out: Array = None
     ) -> Array:
-        if not (_are(x.dtype, x, weight) and _takes(out, x.dtype)):
+        spots = _spots(x.shape, weight.shape, conv)
+        covered = _are(x.dtype, x, weight) and _takes(out, x.dtype)
+        if not covered or math.prod(spots) < SPOTS:
             return super().conv2d(x, weight, bias, conv=conv, out=out)
         x, groups = self._pad(x, conv.padding, 0), conv.groups
-        spots = convolved(x.shape[2:], weight.shape[2:], conv.stride, conv.dilation)
         out = _or_empty(out, (len(x), len(weight), *spots), x.dtype)
         bias = np.zeros(len(weight), x.dtype) if bias is None else np.ascontiguousarray(bias)
         _run(
@@ -207,7 +211,8 @@ class NumbaBackend(Backend):
     def conv2d_dx(
         self, dY: Array, weight: Array, *, shape: Shape, conv: Conv, out: Array = None
     ) -> Array:
-        if not (_are(dY.dtype, dY, weight) and _takes(out, dY.dtype)):
+        covered = _are(dY.dtype, dY, weight) and _takes(out, dY.dtype)
+        if not covered or math.prod(dY.shape[2:]) < SPOTS:
             return super().conv2d_dx(dY, weight, shape=shape, conv=conv, out=out)
         (n, c, h, w), (ph, pw) = shape, conv.padding
         padded_shape = (n, c, h + 2 * ph, w + 2 * pw)
@@ -395,9 +400,7 @@ class NumbaBackend(Backend):
         _run(streams.dropout_mask, pairs, mask.size, *arguments)
         return mask
 
-    def uniform(
-        self, *, shape: Shape, key: int, dtype: np.dtype, out: Array = None
-    ) -> Array:  # fmt: skip
+    def uniform(self, *, shape: Shape, key: int, dtype: np.dtype, out: Array = None) -> Array:
         drawn = _or_empty(out, shape, dtype)
         if not _is_float(drawn):
             return super().uniform(shape=shape, key=key, dtype=dtype, out=out)
@@ -724,7 +727,16 @@ def _met(y: Array, pool: Pool) -> int:
     return y.size * math.prod(pool.size)
 
 
-def _pooled(shape: Shape, pool: Pool) -> Shape:
+def _pooled(shape: Shape, pool: Pool) -> Pair:
     """Height and width of what pooling makes of images of ``shape`` (N, C, H, W)."""
-    height, width = (n + 2 * p for n, p in zip(shape[2:], pool.padding, strict=True))
-    return convolved((height, width), pool.size, pool.stride, (1, 1))
+    return convolved(_padded(shape, pool.padding), pool.size, pool.stride, (1, 1))
+
+
+def _spots(shape: Shape, kernel: Shape, conv: Conv) -> Pair:
+    """Height and width of what a convolution makes of images of ``shape``."""
+    size = kernel[2], kernel[3]
+    return convolved(_padded(shape, conv.padding), size, conv.stride, conv.dilation)
+
+
+def _padded(shape: Shape, padding: Pair) -> Pair:
+    return shape[2] + 2 * padding[0], shape[3] + 2 * padding[1]

@@ -169,7 +169,22 @@ def test_a_disk_that_takes_no_more_is_one_line(tmp_path: Path) -> None:
     (line,) = errors
     assert line.startswith("tinygrad_mnist: compiled kernels cannot be kept for the next start: ")
     assert found["compiled"].startswith("2 kernels")
-    assert found["cache"].startswith("none")
+    assert found["cache"].endswith("cold, 0 kernels")
+
+
+def test_code_of_older_sources_is_never_taken(tmp_path: Path) -> None:
+    """Numba writes the index before the code; on a full disk the old code would stay beside it."""
+    edited = (
+        "from tinygrad_mnist.backends.numba_kernels import cache\ncache.SOURCES.append('new')\n"
+    )
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+    run(tmp_path, "float32")
+    found, _ = run(tmp_path, "float32", first=limit + edited)
+    assert found["compiled"].startswith("1 kernel")
+    for kind in ("compiled", "loaded"):
+        found, errors = run(tmp_path, "float32", first=edited)
+        assert found[kind].startswith("1 kernel"), found
+        assert errors == []
     found, errors = run(tmp_path, "float32")
     assert errors == []
     assert found["cache"].endswith(f"warm, {ONE}")

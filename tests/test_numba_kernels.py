@@ -168,14 +168,17 @@ def conv2d_dw(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
 
 def convolutions() -> Iterator[tuple[tuple[Any, ...], Conv]]:
     plain = Conv(stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)
-    yield ((3, 2, 7, 6), (4, 2, 3, 2), (4,)), plain
+    yield ((3, 2, 9, 8), (4, 2, 3, 2), (4,)), plain
+    yield ((3, 2, 7, 6), (4, 2, 3, 2), (4,)), plain  # too small for a product per image
     yield ((50, 10, 12, 12), (20, 10, 5, 5), (20,)), plain  # several blocks
     yield ((1, 1, 1, 1), (1, 1, 1, 1), (1,)), plain
     yield ((0, 2, 5, 5), (3, 2, 3, 3), (3,)), plain
     yield ((2, 2, 5, 6), (3, 2, 3, 3), (3,)), plain._replace(padding=(1, 2))
     yield ((2, 4, 6, 6), (6, 2, 3, 3), (6,)), plain._replace(groups=2, padding=(1, 1))
-    yield ((2, 2, 9, 9), (3, 2, 3, 3), (3,)), plain._replace(stride=(2, 1))
+    yield ((2, 2, 13, 9), (3, 2, 3, 3), (3,)), plain._replace(stride=(2, 1))
     yield ((2, 2, 9, 9), (3, 2, 3, 3), (3,)), plain._replace(dilation=(1, 2))
+    both = plain._replace(stride=(2, 3), dilation=(3, 2), padding=(1, 0))
+    yield ((2, 2, 17, 29), (3, 2, 3, 3), (3,)), both
 
 
 @case("max_pool2d")
@@ -323,7 +326,10 @@ def sgd(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
     plain = {**SHARED, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "first": False}
     upwards = {"weight_decay": 0.1, "maximize": True}
     yield from updates(draw, dtype, "-", plain, {**plain, "weight_decay": 0.1})
-    yield ([draw(40_000)], [draw(40_000)], []), plain  # long enough for a compiled loop
+    for static in (plain, {**plain, **upwards}):  # long enough for a compiled loop
+        yield ([draw(40_000)], [draw(40_000)], []), static
+    infinite = np.resize(np.array([np.inf, -np.inf, np.nan, 1], dtype), 40_000)
+    yield ([infinite], [infinite[::-1].copy()], []), plain
     plain = {**plain, "momentum": 0.9}
     yield from updates(draw, dtype, "m", plain, {**plain, "dampening": 0.5, "first": True})
     yield from updates(draw, dtype, "m", {**plain, "nesterov": True}, {**plain, **upwards})
@@ -552,6 +558,13 @@ def test_gradients_of_windows_that_overlap_are_added_in_the_defaults_order(dtype
     dY = np.asarray(generator.standard_normal(y.shape), dtype)
     expected = NUMPY.max_pool2d_grad(dY, index, shape=x.shape, pool=pool)
     assert_same(NUMBA.max_pool2d_grad(dY, index, shape=x.shape, pool=pool), expected)
+
+
+@pytest.mark.parametrize("shape", ((60_000, 2), (16_000, 2, 9), (9, 2, 20_000)), ids=str)
+def test_sums_of_many_keep_their_digits(shape: tuple[int, ...]) -> None:
+    x = np.full(shape, 0.1, np.float32)
+    found = NUMBA.sum(x, dim=(0, *range(2, len(shape))), keepdim=False)
+    np.testing.assert_allclose(found, x.size / 2 * float(np.float32(0.1)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("shape", ((50, 1, 1000), (50_000, 1)), ids=str)

@@ -264,3 +264,53 @@ def test_only_scipys_blas_is_held_at_one_thread() -> None:
     assert before.keys() == after.keys()
     assert held == {file for file in before if "scipy.libs" in file}
     assert {after[file] for file in held} == {1}
+
+
+OTHER = """
+import numba
+
+@numba.njit(parallel=True)
+def other(x):
+    for i in numba.prange(x.size):
+        x[i] += 1
+
+"""
+
+
+@needs_omp
+def test_openmp_that_other_code_started_is_left_alone() -> None:
+    """Its threads would spin between our regions, and it ends a forked child that uses them."""
+    first = f"{OTHER}other(np.zeros(9))\n"
+    code = "say(state())\nif not (child := os.fork()):\n    bits()\n    os._exit(0)\n"
+    code += "say(os.waitpid(child, 0)[1])\n"
+    (found, ended) = program(first + code, NUMBA_THREADING_LAYER="omp")
+    assert (found["layer"], found["threads"], ended) == (None, 1, 0)
+    assert "other code started OpenMP" in found["reason"]
+
+
+@needs_tbb
+def test_other_parallel_code_finds_tbb_too() -> None:
+    (found,) = program(f"{OTHER}other(np.zeros(9))\nsay(state())\n")
+    assert (found["layer"], found["threads"]) == ("tbb", cores())
+
+
+def test_a_limit_of_the_programs_own_does_not_undo_the_hold() -> None:
+    code = """
+from threadpoolctl import threadpool_limits
+import scipy.linalg.cython_blas
+
+with threadpool_limits(1):
+    bits()
+bits()
+say(blas())
+with threadpool_limits(2):
+    bits()
+    say(blas())
+"""
+    for found in program(code, OPENBLAS_NUM_THREADS="2"):
+        assert {found[file] for file in found if "scipy.libs" in file} == {1}
+
+
+def test_openmps_threads_are_told_to_rest() -> None:
+    assert program("say(os.environ['GOMP_SPINCOUNT'])\n") == ["1000"]
+    assert program("say(os.environ['GOMP_SPINCOUNT'])\n", GOMP_SPINCOUNT="7") == ["7"]

@@ -31,7 +31,7 @@ TIMEOUT = 300
 
 DEPENDENCIES = {"numpy", "numba", "scipy", "threadpoolctl"}
 DEPENDENCIES |= {"safetensors", "tqdm", "pooch", "matplotlib", "Pillow"}
-if (sys.platform, platform.machine()) == ("linux", "x86_64"):
+if platform.machine() in ("x86_64", "AMD64"):
     DEPENDENCIES |= {"tbb"}
 EXTRAS = {
     "cuda12": {"cupy-cuda12x"},

@@ -206,13 +206,20 @@ def backends(arguments: argparse.Namespace) -> int:
         mark = "*" if status.name == chosen else " "
         print(f"{mark} {status.name:<{width}}  {status.problem or 'usable'}")
         if arguments.verbose and not status.problem:
-            _print_table(resolve(status.name).details(), " " * 4)
+            _print_table(_details(status.name), " " * 4)
     print(f"* is what new tensors get; {config.BACKEND} chooses, now {config.backend()!r}")
     return 0 if chosen else FAILED
 
 
+def _details(name: str) -> dict[str, str]:
+    try:
+        return {key: str(text) for key, text in resolve(name).details().items()}
+    except Exception as error:  # noqa: BLE001 - a third party's may raise anything
+        return {"details": f"failed with {type(error).__name__}: {error}"}
+
+
 def warmup(arguments: argparse.Namespace) -> int:
-    """Compile what ``train``, ``evaluate`` and ``predict`` need, so that none of them waits."""
+    """Compile what ``train`` with its default sizes, ``evaluate`` and ``predict`` need."""
     backend = current()
     if "compiled" not in backend.details():
         print(f"the backend {backend.name} compiles nothing: there is nothing to warm up")

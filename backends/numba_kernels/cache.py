@@ -8,16 +8,26 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+from zlib import crc32
 
 import numba
 from numba.core import event
 
+from tinygrad_mnist import kernels as contract
+
 _numba: Any = numba  # typed or not, as the version has it
 
 PATIENCE = 1.0  # seconds of compiling after which a user is told what takes its time
+
+# Numba sees edits in a kernel's own file alone. Those in others count as well: all are stamped.
+_FOLDERS = (Path(__file__).parent, Path(contract.__file__).parent)
+SOURCES = [
+    (path.name, path.stat().st_mtime_ns) for each in _FOLDERS for path in sorted(each.glob("*.py"))
+]
 
 kernels: list[Any] = []  # as Numba has them
 _said: set[str] = set()
@@ -39,6 +49,8 @@ def guarded(kernel: Any) -> Any:
     """``kernel``, which compiles what is damaged in its cache, and does without a broken one."""
     cache = kernel._cache
     load, save = cache.load_overload, cache.save_overload
+    stamp = crc32(repr(SOURCES).encode())
+    cache._cache_file._source_stamp = (cache._cache_file._source_stamp, stamp)
 
     def load_overload(signature: Any, context: Any) -> Any:
         try:
@@ -62,6 +74,7 @@ def guarded(kernel: Any) -> Any:
 
     def save_overload(signature: Any, result: Any) -> None:
         try:
+            _clear(cache)
             save(signature, result)
         except OSError as error:
             _give_up(cache, error)
@@ -76,6 +89,17 @@ def guarded(kernel: Any) -> Any:
     return kernel
 
 
+def _clear(cache: Any) -> None:
+    """Remove code that no index speaks of, before Numba writes an index and then the code.
+
+    Else an index whose code was never written, on a full disk, would find the old one.
+    """
+    if not cache._cache_file._load_index():
+        index = Path(cache._cache_file._index_path)
+        for old in index.parent.glob(f"{index.stem}.*.nbc"):
+            old.unlink(missing_ok=True)
+
+
 def _give_up(cache: Any, error: OSError) -> None:
     cache.disable()
     say_uncached(error)
@@ -87,9 +111,8 @@ def say_uncached(error: Exception) -> None:
 
 def _folder() -> str | None:
     """Where kernels are kept; None where they cannot be."""
-    caches = [kernel._cache for kernel in kernels]
-    usable = all(cache.cache_path and cache._enabled for cache in caches)
-    return caches[0].cache_path if usable else None
+    caches = (kernel._cache for kernel in kernels)
+    return next((cache.cache_path for cache in caches if cache.cache_path and cache._enabled), None)
 
 
 def _cache() -> str:
@@ -105,10 +128,11 @@ def _kept(kernel: Any) -> int:
     """For how many sets of argument types the cache has ``kernel`` as it is, on this processor."""
     processor = kernel.targetctx.codegen().magic_tuple()
     try:
-        keys = kernel._cache._cache_file._load_index()
+        code = kernel._cache._cache_file._load_index()
     except Exception:  # noqa: BLE001 - damaged bytes may raise anything
         return 0
-    return sum(key[1] == processor for key in keys)
+    folder = Path(kernel._cache.cache_path)
+    return sum(key[1] == processor and (folder / code[key]).exists() for key in code)
 
 
 def _counted(what: str) -> Counter[str]:
@@ -157,19 +181,22 @@ class _Watch(event.Listener):
         if self._kernel is None or self.seconds + perf_counter() - self._since < PATIENCE:
             return
         folder = _folder()
-        kept = f"once: they are kept in {folder}" if folder else "at each start"
+        once = (
+            f"once: they are kept in {folder}. 'python -m tinygrad_mnist warmup' does it beforehand"
+        )
         name = self._kernel["dispatcher"].__name__
         _say(
             "compiling Numba kernels, each at its first use",
-            f", now {name}; this happens {kept}. "
-            "'python -m tinygrad_mnist warmup' does it beforehand",
+            f", now {name}; this happens {once if folder else 'at each start.'}",
         )
 
 
 def _say(message: str, detail: str = "") -> None:
     """A line on stderr, once per message."""
-    if message not in _said:
-        _said.add(message)
+    if message in _said or sys.stderr is None:
+        return
+    _said.add(message)
+    with suppress(OSError, ValueError):  # nobody listens
         print(f"tinygrad_mnist: {message}{detail}", file=sys.stderr)
 
 

@@ -38,7 +38,8 @@ def compiled_sums(function: F) -> F:
 def region_of(kernel: Any) -> Callable[[F], F]:
     """Compile a function whose ``prange`` runs ``kernel`` on threads, and keep it: kernel.region.
 
-    It should only call compiled kernels: then it compiles in a quarter of a second.
+    It should only call compiled kernels: then it compiles in a quarter of a second. Each is written
+    out, because Numba keeps no function on disk that was made around another one.
     """
 
     def mark(function: F) -> F:

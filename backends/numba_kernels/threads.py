@@ -4,7 +4,8 @@ A region's ``prange`` gives each thread a range of a kernel's work. What enters 
 there is, what leaves is how many threads divide it; only the Numba backend asks.
 
 Regions run on tbb where PyPI's package is installed, else on OpenMP. There is one thread where
-Numba has only workqueue, which aborts when two threads of the program call it; and where SciPy's
+Numba has only workqueue, which aborts when two threads of the program call it; where other code
+started OpenMP, whose idle threads then never rest and which kills a forked child; and where SciPy's
 BLAS, whose products the regions call, cannot be held at one thread apart from NumPy's: two pools
 inside each other wait for each other.
 """
@@ -16,9 +17,12 @@ import os
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
+import scipy  # noqa: F401 - here, so that a backend without it says so at once
+from threadpoolctl import ThreadpoolController, threadpool_info
 
 from tinygrad_mnist import config
 
@@ -27,6 +31,10 @@ _numba: Any = numba  # typed or not, as the version has it
 # Steps of work, about 0.2 ns each, from which on a region pays: it costs 2 µs, and 15 until a
 # thread wakes up. Those of a kernel are its elements times what one of them takes.
 WORTH = 2**16
+_TBB = {"libtbb.so.12", "libtbb.12.dylib", "tbb12.dll"}
+
+
+_held: list[Any] = []  # SciPy's BLAS, as threadpoolctl has it
 
 
 class Layer(NamedTuple):
@@ -42,6 +50,9 @@ def count() -> int:
     name, _, pid = layer()
     if name is None or (name == "omp" and pid != os.getpid()):  # OpenMP kills a forked child
         return 1
+    for blas in _held:
+        if blas.get_num_threads() != 1:  # a threadpool_limits of the program has ended, or begun
+            blas.set_num_threads(1)
     return min(_numba.get_num_threads(), _numba.config.NUMBA_DEFAULT_NUM_THREADS)
 
 
@@ -55,8 +66,9 @@ def layer() -> Layer:
     """What regions run on. The first call starts it, and holds SciPy's BLAS at one thread."""
     if _numba.config.DISABLE_JIT:
         return Layer(None, "NUMBA_DISABLE_JIT is set")
-    _load_tbb()
-    config.rest_openmp()  # its idle threads would take the cores from others
+    if min(_numba.config.NUMBA_NUM_THREADS, _numba.config.NUMBA_DEFAULT_NUM_THREADS) == 1:
+        return Layer(None, "there is one core, or Numba is told to use one thread")
+    started = _started()
     try:
         _numba.get_num_threads()  # starts it
     except ValueError as error:
@@ -64,14 +76,27 @@ def layer() -> Layer:
     name = _numba.threading_layer()
     if name not in ("tbb", "omp"):
         return Layer(None, f"Numba runs on {name} here; install tbb, and unset its variables")
+    if name == "omp" and started:
+        return Layer(None, "other code started OpenMP; use this backend before it, or install tbb")
     if not _hold_blas():
         return Layer(None, "SciPy's BLAS is no OpenBLAS of its own")
     return Layer(name, pid=os.getpid())
 
 
+def _started() -> bool:
+    """Whether a region of other code has run, on whatever there was."""
+    try:
+        _numba.threading_layer()
+    except ValueError:
+        return False
+    return True
+
+
 def details() -> dict[str, str]:
     """The two BLAS of this process, and what regions run on."""
-    name, reason, _ = layer()  # loads SciPy's BLAS
+    import scipy.linalg.cython_blas  # noqa: F401, PLC0415 - else one of them is not there yet
+
+    name, reason, _ = layer()
     return {
         "NumPy's BLAS": _blas(scipys=False),
         "BLAS in kernels": _blas(scipys=True),
@@ -81,12 +106,10 @@ def details() -> dict[str, str]:
 
 
 def _blas(scipys: bool) -> str:
-    from threadpoolctl import threadpool_info  # noqa: PLC0415
-
     found = [
         f"{each['internal_api']} {each['version']} (threads: {each['num_threads']})"
         for each in threadpool_info()
-        if each["user_api"] == "blas" and ("scipy.libs" in each["filepath"]) is scipys
+        if each["user_api"] == "blas" and _is_scipys(each) is scipys
     ]
     return "; ".join(found) or "not known"
 
@@ -95,7 +118,7 @@ def _load_tbb() -> None:
     """Load the library of PyPI's package, which is where the system's loader does not look."""
     with suppress(metadata.PackageNotFoundError):
         for file in metadata.files("tbb") or []:
-            if file.name == "libtbb.so.12":
+            if file.name in _TBB:
                 with suppress(OSError):
                     ctypes.CDLL(str(file.locate()), mode=ctypes.RTLD_GLOBAL)
 
@@ -103,9 +126,19 @@ def _load_tbb() -> None:
 def _hold_blas() -> bool:
     """One thread for SciPy's own BLAS; False if it has none, and NumPy's is left as it is."""
     import scipy.linalg.cython_blas  # noqa: F401, PLC0415 - the limit misses what is not loaded
-    from threadpoolctl import ThreadpoolController  # noqa: PLC0415
 
-    controller = ThreadpoolController()
-    own = [each["filepath"] for each in controller.info() if "scipy.libs" in each["filepath"]]
-    controller.select(filepath=own).limit(limits=1)
-    return bool(own)
+    _held[:] = [each for each in ThreadpoolController().lib_controllers if _is_scipys(each.info())]
+    for blas in _held:
+        blas.set_num_threads(1)
+    return bool(_held)
+
+
+def _is_scipys(library: dict[str, Any]) -> bool:
+    """Whether a wheel of SciPy brought it, for itself alone."""
+    path = Path(library["filepath"])
+    return "scipy.libs" in path.parts or path.parent.parent.name == "scipy"
+
+
+# Before any region runs, the program's own included: Numba takes what it finds then.
+_load_tbb()
+config.rest_openmp()  # its idle threads would take the cores from others

@@ -175,7 +175,7 @@ class Statistics(Arrangements):
         x = self._as_float(name, dtype)
         at = checked_dim(name, dim, x.array.ndim)
         if not x.array.size:
-            return x.clone()
+            return x.exp()  # as empty, and with a gradient of its own
         return op(x, dim=at) if x.array.ndim else op(x.reshape(1), dim=0).reshape(())
 
     def _as_float(self, name: str, dtype: Any = None) -> Any:
