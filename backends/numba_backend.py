@@ -270,6 +270,7 @@ class NumbaBackend(Backend):
             return super().max_pool2d_grad(dY, index, shape=shape, pool=pool, out=out)
         out = _or_empty(out, shape, dY.dtype)
         if pool == HALVES:
+            out[:, :, 2 * dY.shape[2] :] = out[:, :, :, 2 * dY.shape[3] :] = 0
             _run(pooling.max_pool2d_grad, len(dY), out.size // 2, dY, index, out)
         else:
             kernel, work = pooling.max_pool2d_any_grad, 4 * dY.size + out.size

@@ -44,14 +44,14 @@ def max_pool2d(start: int, stop: int, x: Array, y: Array, index: Array) -> None:
 
 @compiled
 def max_pool2d_grad(start: int, stop: int, dY: Array, index: Array, dX: Array) -> None:
-    """One line of ``dX`` at a time: writing both in one loop takes ten times as long."""
+    """One line of ``dX`` at a time: writing both in one loop takes ten times as long.
+
+    The last row or column of an odd size is left as it is.
+    """
     _, channels, rows, cols = dY.shape
     zero = dX.dtype.type(0)
     for n in range(start, stop):
         for c in range(channels):
-            for i in range(dX.shape[2]):
-                for j in range(2 * cols if i < 2 * rows else 0, dX.shape[3]):
-                    dX[n, c, i, j] = zero  # the last row and column of an odd size
             for row in range(rows):
                 slopes, which = dY[n, c, row], index[n, c, row]
                 for i in range(2):
