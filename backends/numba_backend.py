@@ -63,57 +63,39 @@ class NumbaBackend(Backend):
     def sigmoid(self, x: Array, *, out: Array = None) -> Array:
         if not _alike(x, out):
             return super().sigmoid(x, out=out)
-        out = _or_empty(out, x.shape, x.dtype)
-        _run(exponentials.sigmoid, x.size, x.size, x.ravel(), out.ravel())
-        return out
+        return _each(exponentials.sigmoid, x.size, x, out=out)
 
     def sigmoid_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
         if not _alike(y, dY, out):
             return super().sigmoid_grad(dY, y, out=out)
-        out = _or_empty(out, y.shape, y.dtype)
-        flat = dY.ravel(), y.ravel(), out.ravel()
-        _run(pointwise.sigmoid_grad, y.size, y.size // 4, *flat)
-        return out
+        return _each(pointwise.sigmoid_grad, y.size // 4, dY, y, out=out)
 
     def tanh_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
         if not _alike(y, dY, out):
             return super().tanh_grad(dY, y, out=out)
-        out = _or_empty(out, y.shape, y.dtype)
-        flat = dY.ravel(), y.ravel(), out.ravel()
-        _run(pointwise.tanh_grad, y.size, y.size // 4, *flat)
-        return out
+        return _each(pointwise.tanh_grad, y.size // 4, dY, y, out=out)
 
     def gelu(self, x: Array, *, approximate: str, out: Array = None) -> Array:
         if not _alike(x, out):
             return super().gelu(x, approximate=approximate, out=out)
-        out = _or_empty(out, x.shape, x.dtype)
         kernel = exponentials.gelu_tanh if approximate == "tanh" else exponentials.gelu
-        _run(kernel, x.size, 2 * x.size, x.ravel(), out.ravel())
-        return out
+        return _each(kernel, 2 * x.size, x, out=out)
 
     def gelu_grad(self, dY: Array, x: Array, *, approximate: str, out: Array = None) -> Array:
         if not _alike(x, dY, out):
             return super().gelu_grad(dY, x, approximate=approximate, out=out)
-        out = _or_empty(out, x.shape, x.dtype)
         kernel = exponentials.gelu_tanh_grad if approximate == "tanh" else exponentials.gelu_grad
-        _run(kernel, x.size, 2 * x.size, dY.ravel(), x.ravel(), out.ravel())
-        return out
+        return _each(kernel, 2 * x.size, dY, x, out=out)
 
     def relu(self, x: Array, *, out: Array = None) -> Array:
         if not _alike(x, out):
             return super().relu(x, out=out)
-        out = _or_empty(out, x.shape, x.dtype)
-        work = x.size // 4
-        _run(pointwise.relu, x.size, work, x.ravel(), out.ravel())
-        return out
+        return _each(pointwise.relu, x.size // 4, x, out=out)
 
     def relu_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
         if not _alike(y, dY, out):
             return super().relu_grad(dY, y, out=out)
-        out = _or_empty(out, y.shape, y.dtype)
-        flat = dY.ravel(), y.ravel(), out.ravel()
-        _run(pointwise.relu_grad, y.size, y.size // 4, *flat)
-        return out
+        return _each(pointwise.relu_grad, y.size // 4, dY, y, out=out)
 
     # ---- reductions
 
@@ -671,6 +653,14 @@ def _is_large(x: Array, width: int) -> bool:
 def _columns(y: Array, weight: Array) -> int:
     """The numbers in the columns of a convolution with the result ``y``."""
     return math.prod(weight.shape[1:]) * len(y) * math.prod(y.shape[2:])
+
+
+def _each(kernel: Any, work: int, *arrays: Array, out: Array) -> Array:
+    """``kernel`` on the elements of arrays that are alike."""
+    x = arrays[0]
+    out = np.empty(x.shape, x.dtype) if out is None else out
+    _run(kernel, x.size, work, *[each.ravel() for each in arrays], out.ravel())
+    return out
 
 
 def _sum(planes: Array, totals: Array) -> None:
