@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("numba")
+numba = pytest.importorskip("numba")
 
 from test_numba_kernels import (
     NUMBA,
@@ -72,6 +72,7 @@ def test_any_number_of_threads_gives_the_serial_result(
                 assert_same(found, expected)
 
 
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT is set")
 def test_every_region_has_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that gets a region needs one in ``test_numba_kernels`` that reaches it."""
     monkeypatch.setattr(threads, "WORTH", 0)

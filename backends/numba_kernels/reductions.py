@@ -20,7 +20,7 @@ from tinygrad_mnist.backends.numba_kernels.compile import (
 Array = Any
 
 ROWS = 64  # added up before they join the sum
-RUN = 1024  # numbers of a plane, likewise
+RUN = 256  # numbers of a plane, likewise
 
 
 @compiled
