@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-numba = pytest.importorskip("numba")
+pytest.importorskip("numba")
 
+import numba
 from test_numba_kernels import (
     NUMBA,
     OVERRIDES,
