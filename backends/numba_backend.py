@@ -312,36 +312,24 @@ class NumbaBackend(Backend):
     def softmax(self, x: Array, *, dim: int, out: Array = None) -> Array:
         if not (_alike(x, out) and dim == x.ndim - 1):
             return super().softmax(x, dim=dim, out=out)
-        out = _or_empty(out, x.shape, x.dtype)
-        rows = _rows(x), _rows(out)
-        _run(exponentials.softmax, len(rows[0]), 4 * out.size, *rows)
-        return out
+        return _each_row(exponentials.softmax, x, out=out)
 
     def softmax_grad(self, dY: Array, y: Array, *, dim: int, out: Array = None) -> Array:
         dY = np.ascontiguousarray(dY)  # a sum's gradient is one number, expanded
         if not (_alike(y, dY, out) and dim == y.ndim - 1):
             return super().softmax_grad(dY, y, dim=dim, out=out)
-        out = _or_empty(out, y.shape, y.dtype)
-        rows = _rows(dY), _rows(y), _rows(out)
-        _run(exponentials.softmax_grad, len(rows[0]), 4 * out.size, *rows)
-        return out
+        return _each_row(exponentials.softmax_grad, dY, y, out=out)
 
     def log_softmax(self, x: Array, *, dim: int, out: Array = None) -> Array:
         if not (_alike(x, out) and dim == x.ndim - 1):
             return super().log_softmax(x, dim=dim, out=out)
-        out = _or_empty(out, x.shape, x.dtype)
-        rows = _rows(x), _rows(out)
-        _run(exponentials.log_softmax, len(rows[0]), 4 * out.size, *rows)
-        return out
+        return _each_row(exponentials.log_softmax, x, out=out)
 
     def log_softmax_grad(self, dY: Array, y: Array, *, dim: int, out: Array = None) -> Array:
         dY = np.ascontiguousarray(dY)
         if not (_alike(y, dY, out) and dim == y.ndim - 1):
             return super().log_softmax_grad(dY, y, dim=dim, out=out)
-        out = _or_empty(out, y.shape, y.dtype)
-        rows = _rows(dY), _rows(y), _rows(out)
-        _run(exponentials.log_softmax_grad, len(rows[0]), 4 * out.size, *rows)
-        return out
+        return _each_row(exponentials.log_softmax_grad, dY, y, out=out)
 
     def cross_entropy(
         self, x: Array, target: Array, *, ignore_index: int, out: Any = None
@@ -566,11 +554,6 @@ class NumbaBackend(Backend):
                 )  # fmt: skip
 
 
-def _rows(x: Array) -> Array:
-    """(…, size) as (n, size)."""
-    return x.reshape(-1, x.shape[-1])
-
-
 def _aligned(*lists: list[Array]) -> Iterator[tuple[Any, ...]]:
     """The arrays of each parameter; None stands where a list of moments is empty."""
     count = len(lists[0])
@@ -658,8 +641,17 @@ def _columns(y: Array, weight: Array) -> int:
 def _each(kernel: Any, work: int, *arrays: Array, out: Array) -> Array:
     """``kernel`` on the elements of arrays that are alike."""
     x = arrays[0]
-    out = np.empty(x.shape, x.dtype) if out is None else out
+    out = _or_empty(out, x.shape, x.dtype)
     _run(kernel, x.size, work, *[each.ravel() for each in arrays], out.ravel())
+    return out
+
+
+def _each_row(kernel: Any, *arrays: Array, out: Array) -> Array:
+    """``kernel`` on the rows (n, size) of arrays (…, size) that are alike."""
+    x = arrays[0]
+    out = _or_empty(out, x.shape, x.dtype)
+    rows = [each.reshape(-1, x.shape[-1]) for each in (*arrays, out)]
+    _run(kernel, len(rows[0]), 4 * x.size, *rows)
     return out
 
 
