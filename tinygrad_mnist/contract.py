@@ -21,7 +21,7 @@ class Spec:
     writes: tuple[str, ...]  # the inputs an in-place kernel writes
 
 
-_NOT_KERNELS = frozenset({"unusable", "details", "asarray", "to_numpy", "check_index"})
+_NOT_KERNELS = frozenset({"unusable", "details", "asarray", "to_numpy", "check_index", "prepared"})
 
 
 @cache

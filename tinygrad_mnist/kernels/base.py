@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -34,6 +36,33 @@ def writes(*names: str) -> Callable[[Kernel], Kernel]:
         return kernel
 
     return mark
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """A kernel call that is made again and again, on the same memory.
+
+    ``arrays`` and ``static`` are what the kernel takes, ``out`` is what it fills, None for a kernel
+    in place. Between two runs the arrays at the places ``moving`` may be replaced by others of the
+    same shape, dtype and strides, and the static arguments ``hosted`` by other numbers.
+    """
+
+    kernel: str
+    arrays: list[Any]
+    static: dict[str, Any]
+    out: Any = None
+    moving: tuple[int, ...] = ()
+    hosted: tuple[str, ...] = ()
+    line: str = ""  # of the user's code, for errors
+
+    def run(self, backend: Base) -> None:
+        """Make the call; an error of the kernel notes the line."""
+        given = self.static if self.out is None else {**self.static, "out": self.out}
+        try:
+            getattr(backend, self.kernel)(*self.arrays, **given)
+        except Exception as error:
+            error.add_note(f"in {self.kernel}, recorded at {self.line}")
+            raise
 
 
 class Base:
@@ -79,6 +108,13 @@ class Base:
         if index.size and (index.min() < low or index.max() >= size):
             worst = index.max() if index.max() >= size else index.min()
             raise IndexError(f"{kernel}: found index {worst}, expected {low} to {size - 1}")
+
+    def prepared(self, steps: Sequence[Step]) -> list[Callable[[], None]]:
+        """Functions that, called one after the other, run ``steps``: as often as one likes.
+
+        A backend that can run several steps at once returns fewer functions than there are steps.
+        """
+        return [partial(step.run, self) for step in steps]
 
     # ---- what the defaults share
 
