@@ -19,7 +19,7 @@ from tinygrad_mnist.autograd.backward import grad
 from tinygrad_mnist.backend import resolve
 from tinygrad_mnist.contract import kernel_names, spec
 from tinygrad_mnist.creation import tensor
-from tinygrad_mnist.dispatch import Call, Host, Observer, call, observe
+from tinygrad_mnist.dispatch import Call, Observer, call, observe
 from tinygrad_mnist.kernels import Backend
 from tinygrad_mnist.kernels.base import Base
 from tinygrad_mnist.tensor import Tensor
@@ -41,7 +41,7 @@ class Collector(Observer):
         self.seen: set[tuple[Any, ...]] = set()
 
     def after(self, call: Call, result: Any) -> None:
-        static = {k: v.fn() if isinstance(v, Host) else v for k, v in call.static.items()}
+        static = dict(call.static)
         look = (call.kernel, *(_look(x) for x in call.arrays), repr(static))
         if look not in self.seen and len(self.calls[call.kernel]) < PER_KERNEL:
             self.seen.add(look)

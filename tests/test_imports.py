@@ -208,7 +208,7 @@ def function_lines(node: ast.FunctionDef) -> int:
 
 def test_the_core_is_within_its_budget() -> None:
     counted = {dotted(p): code_lines(p) for p in modules() if part(dotted(p)) in CORE}
-    assert sum(counted.values()) <= 3000, counted
+    assert sum(counted.values()) <= 3500, counted
 
 
 def code_lines(path: Path) -> int:

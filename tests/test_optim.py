@@ -571,10 +571,10 @@ def test_a_group_is_one_kernel_call_of_host_numbers(make: Any) -> None:
     assert [len(c.arrays[0]) for c in seen.calls] == [4, 2]
     assert len({c.kernel for c in seen.calls}) == 1
     for c in seen.calls:
-        fixed = {k for k, v in c.static.items() if not isinstance(v, dispatch.Host)}
+        fixed = set(c.static) - set(c.hosts)
         assert fixed <= {"first"}  # whether a momentum begins
     optimizer.param_groups[0]["lr"] = 0.125
-    assert seen.calls[0].static["lr"].fn() == 0.125
+    assert seen.calls[0].hosts["lr"]() == 0.125
 
 
 @pytest.mark.parametrize(

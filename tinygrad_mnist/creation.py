@@ -28,12 +28,12 @@ from tinygrad_mnist.checks import (
     shape_of,
     shown,
 )
-from tinygrad_mnist.dispatch import call
+from tinygrad_mnist.dispatch import call, observers, tell
 from tinygrad_mnist.in_place import normal, uniform
 from tinygrad_mnist.kernels import Backend, Shape
 from tinygrad_mnist.ops.shapes import cat
 from tinygrad_mnist.ops.table import named
-from tinygrad_mnist.tensor import Tensor, host_array
+from tinygrad_mnist.tensor import Tensor, dtypes_in, host_array
 
 F64 = np.dtype(np.float64)
 
@@ -52,7 +52,7 @@ def tensor(
     if isinstance(data, Tensor):
         made = as_tensor(data.detach(), dtype, backend).clone()
     else:
-        made = from_host(host_array("tensor", data, dtype), backend, copy=True)
+        made = from_host(host_array("tensor", data, dtype), backend, copy=True, data=data)
     return made.requires_grad_() if requires_grad else made
 
 
@@ -60,7 +60,7 @@ def as_tensor(data: Any, dtype: Any = None, backend: Any = None) -> Tensor:
     """``data`` as a tensor, sharing memory where dtype and backend allow."""
     if isinstance(data, Tensor):
         return data.to(dtype=dtype, backend=backend)
-    return from_host(host_array("tensor", data, dtype), backend, copy=False)
+    return from_host(host_array("tensor", data, dtype), backend, copy=False, data=data)
 
 
 def from_numpy(array: np.ndarray, backend: Any = None) -> Tensor:
@@ -88,13 +88,16 @@ def from_dlpack(x: Any, backend: Any = None) -> Tensor:
     except RuntimeError as error:  # NumPy's for a dtype or a device that it does not know
         raise TypeError(f"from_dlpack: {error} The backend is {target.name!r}.") from error
     checked_dtype(array.dtype, "from_dlpack")
+    tell("host_data", "from_dlpack")
     made: Tensor = wrap(Tensor, target.asarray(array), target)
     return made
 
 
-def from_host(array: np.ndarray, backend: Any, copy: bool) -> Tensor:
-    """A NumPy array of a supported dtype on the chosen backend."""
+def from_host(array: np.ndarray, backend: Any, copy: bool, data: Any = None) -> Tensor:
+    """A NumPy array of a supported dtype on the chosen backend; ``data`` is what it was made of."""
     target = resolve(backend)
+    if observers() and (data is None or dtypes_in(data)):
+        tell("host_data", "a NumPy array")
     array = np.array(array, order="C") if copy else array
     return wrap(Tensor, target.asarray(own_dtype(array)), target)
 

@@ -1,6 +1,8 @@
 """The one door through which every kernel call goes.
 
 Observers of this thread see each call before and after it runs; no op and no kernel knows of them.
+They are also told of what happens beside the kernels and bears on a replay: memory that is written,
+gradients that are set, values that go to the host or come from there, Python work to be repeated.
 """
 
 from __future__ import annotations
@@ -8,33 +10,53 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from tinygrad_mnist.kernels import Backend
+
+Fn = Callable[[], Any]
 
 
 @dataclass(slots=True)
 class Host:
     """A number that the host computes anew for every call, such as a learning rate."""
 
-    fn: Callable[[], Any]
+    fn: Fn
 
 
-def host(fn: Callable[[], Any]) -> Host:
+def host(fn: Fn) -> Host:
     """A static argument that is evaluated at each call of the kernel, replays included."""
     return Host(fn)
 
 
 @dataclass(slots=True)
 class Call:
-    """One pass through the door, as observers see it; ``static`` still holds ``Host`` numbers."""
+    """One pass through the door, as observers see it."""
 
     backend: Backend
     kernel: str
     arrays: Sequence[Any]
     static: Mapping[str, Any]
     out: Any
+    hosts: Mapping[str, Fn] = field(default_factory=dict)  # of the static ones that the host gives
+    phase: str = "forward"  # or "backward", "update"
+
+
+@dataclass(slots=True)
+class Guard:
+    """What a recorded step relies on: ``fn`` gives what it gave when the step was recorded.
+
+    Where it gives something else, the step is recorded anew, or if there is an ``error``, which
+    says what changed, that is raised. It is looked at where ``changed`` was called since, or if
+    ``always``, before each replay.
+    """
+
+    fn: Fn
+    error: str = ""
+    always: bool = False
 
 
 class Observer:
@@ -46,9 +68,32 @@ class Observer:
     def after(self, call: Call, result: Any) -> None:
         """Called with what the kernel returned."""
 
+    def host_read(self, what: str) -> None:
+        """Called before values are read on the host by ``what``, such as ``.item()``."""
+
+    def host_data(self, what: str) -> None:
+        """Called before ``what`` makes a tensor of an array of the host."""
+
+    def written(self, value: Any) -> None:
+        """Called after a value's memory was written over."""
+
+    def graded(self, leaf: Any) -> None:
+        """Called before a backward pass sets ``leaf.grad``, or adds to it."""
+
+    def forgotten(self, leaf: Any) -> None:
+        """Called after ``leaf.grad`` was set to None, or to zeros."""
+
+    def acted(self, action: Fn) -> None:
+        """Called after Python work that every replay repeats."""
+
+    def relied(self, guard: Guard) -> None:
+        """Called with what the step relies on."""
+
 
 class _Local(threading.local):
     observers: tuple[Observer, ...] = ()
+    phase: str = "forward"
+    acting: bool = False
 
 
 _local = _Local()
@@ -66,6 +111,75 @@ def observe(observer: Observer) -> Iterator[Observer]:
         _local.observers = previous
 
 
+def observers() -> tuple[Observer, ...]:
+    """Those of this thread, the innermost last."""
+    return _local.observers
+
+
+def tell(event: str, subject: Any) -> None:
+    """Call the method ``event`` of every observer of this thread."""
+    for observer in _local.observers:
+        getattr(observer, event)(subject)
+
+
+class phase:
+    """``with phase("backward"):`` the calls of this thread are part of it."""
+
+    __slots__ = ("_name", "_previous")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._previous = _local.phase
+        _local.phase = self._name
+
+    def __exit__(self, *error: object) -> None:
+        _local.phase = self._previous
+
+
+def act(action: Fn) -> None:
+    """Do Python work that every replay of a recorded step repeats, such as a schedule's step.
+
+    What it calls by ``act`` in turn is a part of it.
+    """
+    if not _local.observers or _local.acting:
+        action()
+        return
+    _local.acting = True
+    try:
+        action()
+    finally:
+        _local.acting = False
+    tell("acted", action)
+
+
+def fetch(backend: Backend, array: Any, what: str) -> np.ndarray:
+    """The values of ``array`` on the host; ``what`` asks for them."""
+    if _local.observers:
+        tell("host_read", what)
+    return backend.to_numpy(array)
+
+
+# ---- what recorded steps rely on
+
+_changes = 0
+
+
+def changed() -> None:
+    """Have every recorded step look at what it relies on before its next replay."""
+    global _changes
+    _changes += 1
+
+
+def changes() -> int:
+    """How often ``changed`` was called."""
+    return _changes
+
+
+# ---- calls
+
+
 def call(
     backend: Backend,
     kernel: str,
@@ -75,7 +189,7 @@ def call(
 ) -> Any:
     """Run one kernel on raw arrays and return what it returns, always arrays."""
     if _local.observers:
-        return _observed(Call(backend, kernel, arrays, static, out))
+        return _observed(backend, kernel, arrays, static, out)
     for value in static.values():
         if type(value) is Host:
             static = {k: v.fn() if type(v) is Host else v for k, v in static.items()}
@@ -94,13 +208,18 @@ def _as_arrays(backend: Backend, result: Any) -> Any:
     return result if result is None else backend.asarray(result)
 
 
-def _observed(seen: Call) -> Any:
+def _observed(
+    backend: Backend, kernel: str, arrays: Sequence[Any], static: Mapping[str, Any], out: Any
+) -> Any:
     observers = _local.observers
+    hosts = {name: value.fn for name, value in static.items() if type(value) is Host}
+    static = {**static, **{name: fn() for name, fn in hosts.items()}}
+    seen = Call(backend, kernel, arrays, static, out, hosts, _local.phase)
     for observer in observers:
         observer.before(seen)
     _local.observers = ()  # the kernel runs as it does without them
     try:
-        result = call(seen.backend, seen.kernel, seen.arrays, seen.static, seen.out)
+        result = call(backend, kernel, arrays, static, out)
     finally:
         _local.observers = observers
     for observer in reversed(observers):

@@ -20,11 +20,12 @@ from tinygrad_mnist.autograd.graph import (
     is_grad_enabled,
     no_grad,
     wrap,
+    written,
 )
 from tinygrad_mnist.checks import check_scalars, held, no_tensor, shown
 from tinygrad_mnist.composed.algebra import Algebra
 from tinygrad_mnist.contract import spec
-from tinygrad_mnist.dispatch import call
+from tinygrad_mnist.dispatch import call, tell
 from tinygrad_mnist.kernels import Backend, Shape
 from tinygrad_mnist.ops.table import named, operand
 
@@ -232,7 +233,7 @@ class InPlace(Algebra):
         return self._written()
 
     def _written(self) -> Self:
-        self.version[0] += 1
+        written(self)
         return self
 
 
@@ -245,6 +246,7 @@ def forget_gradients(tensors: Iterable[Value], set_to_none: bool) -> None:
     """Each tensor's gradient becomes None, or else zeros in place."""
     for x in tensors:
         x.grad = None if set_to_none or x.grad is None else x.grad.detach().zero_()
+        tell("forgotten", x)
 
 
 # ---- from the seeded stream

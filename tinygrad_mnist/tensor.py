@@ -16,7 +16,7 @@ from tinygrad_mnist.autograd.graph import Node, Value, wrap
 from tinygrad_mnist.backend import BackendError, current, resolve
 from tinygrad_mnist.checks import FLOAT, INT, check_holds, checked_dtype, own_dtype
 from tinygrad_mnist.composed.selections import write_at
-from tinygrad_mnist.dispatch import call
+from tinygrad_mnist.dispatch import call, changed, fetch, tell
 from tinygrad_mnist.in_place import InPlace
 from tinygrad_mnist.kernels import Backend, Shape
 from tinygrad_mnist.ops.table import cast, operand
@@ -124,7 +124,7 @@ class Tensor(InPlace):
             raise RuntimeError(
                 "numpy: a tensor that requires grad becomes no NumPy array: use x.detach().numpy()"
             )
-        return self.backend.to_numpy(self.array)
+        return fetch(self.backend, self.array, ".numpy()")
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False and not _of_host(self.backend):
@@ -144,17 +144,18 @@ class Tensor(InPlace):
     def _exchangeable(self) -> Any:
         if not hasattr(self.array, "__dlpack__"):
             raise BufferError(f"the backend {self.backend.name!r} has no DLPack: use x.cpu()")
+        tell("host_read", "another library")
         return self.array
 
     def item(self) -> Any:
         """The only element as a Python number. ValueError where there are more."""
         if self.numel() != 1:
             raise ValueError(f"item: expected one element, got a tensor of shape {self.shape}")
-        return self.backend.to_numpy(self.array).item()
+        return fetch(self.backend, self.array, ".item()").item()
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
-        return self.backend.to_numpy(self.array).tolist()
+        return fetch(self.backend, self.array, ".tolist()").tolist()
 
     def __index__(self) -> int:
         if self.dtype.kind not in "iu":
@@ -195,7 +196,7 @@ class Tensor(InPlace):
         """Pickled as a NumPy array and the backend's name. RuntimeError for an op's result."""
         if self.node is not None:
             raise RuntimeError("pickling a tensor that an op made: detach() it first")
-        array = self.backend.to_numpy(self.array)
+        array = fetch(self.backend, self.array, "pickle")
         return _unpickled, (type(self), array, self.backend.name, self.tracked)
 
     # ---- gradients
@@ -215,7 +216,9 @@ class Tensor(InPlace):
             raise RuntimeError(
                 f"requires_grad_: only float tensors can require grad, this one is {self.dtype}"
             )
-        self.tracked = bool(requires_grad)
+        if self.tracked is not bool(requires_grad):
+            self.tracked = bool(requires_grad)
+            changed()
         return self
 
     def detach(self) -> Tensor:
@@ -330,7 +333,7 @@ class _To(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, target: Backend) -> Tensor:
         ctx.source = x.backend
-        array = target.asarray(x.backend.to_numpy(x.array).copy())
+        array = target.asarray(fetch(x.backend, x.array, f".to({target.name!r})").copy())
         return wrap(Tensor, array, target)
 
     @staticmethod
@@ -373,7 +376,11 @@ def _comparable(x: object) -> bool:
 
 def _display(x: Tensor) -> str:
     values = np.array2string(
-        x.backend.to_numpy(x.array), separator=", ", prefix="tensor(", threshold=100, precision=4
+        fetch(x.backend, x.array, "print"),
+        separator=", ",
+        prefix="tensor(",
+        threshold=100,
+        precision=4,
     )
     notes = [] if x.dtype in (FLOAT, INT, np.bool_) else [f"dtype={x.dtype}"]
     if x.numel() == 0 or x.numel() > 100:
@@ -403,20 +410,20 @@ def host_array(name: str, data: Any, dtype: Any = None) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected numbers, got {type(data).__name__} of {array.dtype}")
     if wanted is None and not hasattr(data, "dtype"):
-        wanted = _dtype_of_list(array, _dtypes_in(data))
+        wanted = _dtype_of_list(array, dtypes_in(data))
     kind = checked_dtype(wanted or array.dtype, name)
     if array.dtype.kind in "iu" and array.size:
         check_holds(name, kind, array.min(), array.max())
     return array.astype(kind, copy=False)
 
 
-def _dtypes_in(data: Any) -> set[np.dtype]:
+def dtypes_in(data: Any) -> set[np.dtype]:
     """The dtypes of the arrays and tensors in nested lists."""
     if hasattr(data, "dtype"):
         return {data.dtype}
     if not isinstance(data, list | tuple) or set(map(type, data)) <= {bool, int, float}:
         return set()
-    return {dtype for part in data for dtype in _dtypes_in(part)}
+    return {dtype for part in data for dtype in dtypes_in(part)}
 
 
 def _dtype_of_list(array: np.ndarray, given: set[np.dtype]) -> np.dtype:

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cases import ROWS, Case, Row, cases_of, tensors
 
 from tinygrad_mnist.backend import resolve
-from tinygrad_mnist.dispatch import Call, Host, Observer, observe
+from tinygrad_mnist.dispatch import Call, Observer, observe
 from tinygrad_mnist.kernels import Backend
 from tinygrad_mnist.machine import described
 
@@ -42,7 +42,7 @@ class Recorder(Observer):
         self.calls: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
 
     def before(self, call: Call) -> None:
-        static = {k: v.fn() if isinstance(v, Host) else v for k, v in call.static.items()}
+        static = dict(call.static)
         kernel = getattr(call.backend, call.kernel)
         self.calls.append((kernel, tuple(call.arrays), static))
 

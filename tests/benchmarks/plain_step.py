@@ -67,7 +67,7 @@ class Recorder(dispatch.Observer):
         self.calls: list[Callable[[], Any]] = []
 
     def after(self, call: dispatch.Call, result: Any) -> None:
-        static = {k: v.fn() if isinstance(v, dispatch.Host) else v for k, v in call.static.items()}
+        static = dict(call.static)
         kernel = getattr(call.backend, call.kernel)
         self.calls.append(lambda: kernel(*call.arrays, **static))
 

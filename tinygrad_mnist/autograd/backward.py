@@ -19,6 +19,7 @@ from tinygrad_mnist.autograd.graph import (
     kind_of,
     sequence,
     set_grad_enabled,
+    written,
 )
 from tinygrad_mnist.autograd.record import filled
 
@@ -90,6 +91,7 @@ class _Pass:
         """
         if leaf.hooks:
             dX = self.hooked(leaf, 0, dX)
+        dispatch.tell("graded", leaf)
         if leaf.grad is not None:
             leaf.grad = _sum(leaf.grad, dX)
             return
@@ -126,7 +128,7 @@ def backward(
     Raises RuntimeError for a root outside the graph, a freed graph, or a value changed in place.
     """
     run = _Pass()
-    with set_grad_enabled(create_graph):
+    with dispatch.phase("backward"), set_grad_enabled(create_graph):
         seed = _seed(root, gradient)
         run.deliver(_start(root), seed)
         run.run(create_graph if retain_graph is None else retain_graph)
@@ -157,7 +159,7 @@ def grad(
     starts = [_start(root) for root in roots]
     asked = _Asked(starts, edges)
     run = _Pass()
-    with set_grad_enabled(create_graph):
+    with dispatch.phase("backward"), set_grad_enabled(create_graph):
         for start, root, seed in zip(starts, roots, seeds, strict=True):
             if asked.wants(start):
                 run.deliver(start, _seed(root, seed))
@@ -181,7 +183,8 @@ def _start(root: Value) -> Edge:
     if not root.tracked:
         raise RuntimeError(
             "backward: this tensor does not require grad and no op recorded it; "
-            "nothing it was computed from has requires_grad=True, or it was made under no_grad()"
+            "nothing it was computed from has requires_grad=True, or it was made under no_grad(); "
+            "of what a step under jit returns, call it inside the step"
         )
     return edge_to(root)
 
@@ -226,7 +229,7 @@ def _sum(held: Any, dX: Any) -> Any:
     if is_grad_enabled():
         return held + dX
     dispatch.call(held.backend, "add", (held.array, dX.array), out=held.array)
-    held.version[0] += 1
+    written(held)
     return held
 
 
@@ -248,6 +251,7 @@ class RemovableHandle:
     def remove(self) -> None:
         """Take the hook off; a second call does nothing."""
         self._hooks.pop(self._key, None)
+        dispatch.changed()
 
 
 def register_hook(value: Value, hook: Hook) -> RemovableHandle:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from tinygrad_mnist.dispatch import tell
 from tinygrad_mnist.kernels import Backend, Shape
 
 Hook = Callable[[Any], Any]
@@ -69,6 +70,12 @@ def wrap(kind: type[Value], array: Any, backend: Backend, version: list[int] | N
     value.output = 0
     value.tracked = False
     return value
+
+
+def written(value: Value) -> None:
+    """Count a write to the memory of ``value``."""
+    value.version[0] += 1
+    tell("written", value)
 
 
 def edge_to(x: Value) -> Edge:

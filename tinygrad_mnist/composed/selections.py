@@ -16,6 +16,7 @@ import numpy as np
 from tinygrad_mnist.autograd.graph import Value, broadcast, broadcasts_to
 from tinygrad_mnist.checks import BOOL, INT, checked_dim, fit, held
 from tinygrad_mnist.composed.views import Views
+from tinygrad_mnist.dispatch import tell
 from tinygrad_mnist.kernels import Shape
 from tinygrad_mnist.ops.indexing import added, integers, overwrite, placed, put, put_, taken
 from tinygrad_mnist.ops.pointwise import where
@@ -199,6 +200,8 @@ def _part(x: Any, part: Any) -> Any:
 
 def _from_host(x: Any, part: Any) -> Any:
     """An array or a sequence as a tensor beside ``x``; an empty sequence is one of integers."""
+    if isinstance(part, np.ndarray):
+        tell("host_data", "a NumPy array")
     try:
         found = np.asarray(part)
     except ValueError as error:

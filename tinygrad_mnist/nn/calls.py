@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tinygrad_mnist.autograd.backward import RemovableHandle
+from tinygrad_mnist.dispatch import changed
 
 if TYPE_CHECKING:
     from tinygrad_mnist.nn.module import Module
@@ -51,6 +52,7 @@ def register(
     hooks[hook] = None
     for other in others:
         hooks[other] = hooks.pop(other)
+    changed()
     return RemovableHandle(hooks, hook)
 
 

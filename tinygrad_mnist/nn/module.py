@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from tinygrad_mnist.autograd.backward import RemovableHandle
 from tinygrad_mnist.autograd.graph import no_grad, wrap
 from tinygrad_mnist.creation import zeros
+from tinygrad_mnist.dispatch import Guard, changed, observers, tell
 from tinygrad_mnist.in_place import forget_gradients
 from tinygrad_mnist.nn import state
 from tinygrad_mnist.nn.calls import Hook, Hooks, call_with_hooks, note_layer, register
@@ -71,6 +72,8 @@ class Module:
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if observers():
+            tell("relied", Guard(self._relied_on))
         try:
             if self._hooks is None:
                 return self.forward(*args, **kwargs)
@@ -78,6 +81,16 @@ class Module:
         except Exception as error:
             note_layer(error, self)
             raise
+
+    def _relied_on(self) -> list[Any]:
+        """What decides the course of ``forward`` besides its arguments: plain attributes, hooks,
+        which tensors there are and which of them are trained.
+        """
+        own = vars(self)
+        plain = [(k, v) for k, v in own.items() if isinstance(v, _PLAIN)]
+        tensors = [(id(x.array), x.tracked) for _, x in self._held(*_PARAMETERS, *_BUFFERS)]
+        hooks = self._hooks and [list(self._hooks.before), list(self._hooks.after)]
+        return [self.training, plain, tensors, hooks]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy's attributes; what registers them is its own, in ``copy.copy`` too."""
@@ -103,6 +116,7 @@ class Module:
         elif place is not None and value is not None and not isinstance(value, _TYPES[place]):
             raise self._misplaced(name, place, value)
         super().__setattr__(name, value)
+        changed()
 
     def __delattr__(self, name: str) -> None:
         super().__delattr__(name)
@@ -410,6 +424,7 @@ class Module:
         for value, new, grad in ready:
             value.array, value.backend, value.version = new.array, new.backend, new.version
             value.grad = grad
+        changed()
         return self
 
     # ---- state
@@ -455,6 +470,7 @@ class Module:
         return f"{type(self).__name__}(\n  {body}\n)"
 
 
+_PLAIN = (bool, int, float, str, tuple, type(None))
 _PARAMETERS: Kinds = ("parameter",)
 _BUFFERS: Kinds = ("buffer", "temporary buffer")
 _TYPES: dict[Kind, type] = {

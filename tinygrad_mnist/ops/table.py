@@ -11,7 +11,7 @@ import numpy as np
 from tinygrad_mnist.autograd.graph import Value, wrap
 from tinygrad_mnist.autograd.record import Op, define, filled, record
 from tinygrad_mnist.checks import BOOL, FLOAT, INT, checked_dtype, held, kind_names, no_tensor
-from tinygrad_mnist.dispatch import call
+from tinygrad_mnist.dispatch import call, tell
 from tinygrad_mnist.kernels import Shape
 
 T = TypeVar("T", bound=Value)
@@ -152,6 +152,7 @@ def operand(name: str, like: Value, x: Any) -> Any:
         return x.item()
     if isinstance(x, np.ndarray):
         checked_dtype(x.dtype, name)
+        tell("host_data", "a NumPy array")
         return wrap(like.result_type, like.backend.asarray(x), like.backend)
     raise TypeError(f"{name}: expected a tensor, a NumPy array or a number, got {type(x).__name__}")
 

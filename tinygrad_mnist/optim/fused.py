@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tinygrad_mnist.autograd.graph import written
 from tinygrad_mnist.checks import shown
 from tinygrad_mnist.creation import full
-from tinygrad_mnist.dispatch import call, host
+from tinygrad_mnist.dispatch import act, call, host
 from tinygrad_mnist.optim.optimizer import Group, Optimizer, evaluated, is_array, is_number
 from tinygrad_mnist.tensor import Tensor
 
@@ -47,7 +48,7 @@ class FusedOptimizer(Optimizer):
             for params in alike:
                 self._update(group, params)
                 for p in params:
-                    p.version[0] += 1
+                    written(p)
         return loss
 
     def _alike(self, params: list[Tensor]) -> list[list[Tensor]]:
@@ -81,18 +82,20 @@ class FusedOptimizer(Optimizer):
             used = params if not needs or group[needs] else []
             arrays.append([self._moment(group, p, moment).array for p in used])
         call(params[0].backend, self._kernel, arrays, static)
+        if self._counts:
+            act(partial(self._count, params))
 
     def _when(self, params: list[Tensor]) -> dict[str, Any]:
-        """What the kernel is told of the time: the step's number, counted when it is read."""
+        """What the kernel is told of the time: the step's number, or whether it is the first."""
         if self._counts:
-            return {"step": host(lambda: self._next_step(params))}
+            return {"step": host(lambda: self.state[params[0]].get("step", 0) + 1)}
         return {"first": not self._age(params[0])}
 
-    def _next_step(self, params: list[Tensor]) -> int:
-        step: int = self.state[params[0]].get("step", 0) + 1
+    def _count(self, params: list[Tensor]) -> None:
+        """One step more for ``params``, which have had equally many."""
+        step = self.state[params[0]].get("step", 0) + 1
         for p in params:
             self.state[p]["step"] = step
-        return step
 
     def _moment(self, group: Group, p: Tensor, name: str) -> Tensor:
         """A tensor of the state, following its parameter where the module was moved since."""
@@ -105,6 +108,11 @@ class FusedOptimizer(Optimizer):
         elif value.backend is not p.backend or value.dtype != p.dtype:
             value = state[name] = value.to(dtype=p.dtype, backend=p.backend)
         return value
+
+    def _options_now(self) -> list[Any]:
+        """Which moments the options need; all else about them is read at each replay."""
+        needs = [option for option in self._moments.values() if option]
+        return [bool(group[option]) for group in self.param_groups for option in needs]
 
     def _initial(self, group: Group) -> float:
         """What a moment holds before the first step."""

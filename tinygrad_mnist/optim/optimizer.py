@@ -15,6 +15,7 @@ import numpy as np
 
 from tinygrad_mnist.autograd.graph import enable_grad, no_grad
 from tinygrad_mnist.creation import tensor
+from tinygrad_mnist.dispatch import Guard, changed, observers, phase, tell
 from tinygrad_mnist.in_place import forget_gradients
 from tinygrad_mnist.tensor import Tensor
 
@@ -85,6 +86,30 @@ class Optimizer:
         """Forget every parameter's gradient, or set it to zeros."""
         forget_gradients(self._params(), set_to_none)
 
+    def _tell(self) -> None:
+        """Say what a recorded step relies on."""
+        name = self._name
+        tell("relied", Guard(self._trained, f"the parameters of {name} are others now"))
+        tell("relied", Guard(self._remembered))
+        tell("relied", Guard(self._options_now, always=True))
+
+    def _trained(self) -> list[int]:
+        return [id(p) for p in self._params()]
+
+    def _remembered(self) -> list[Any]:
+        """Which arrays the state has, and how many steps each parameter has had beyond the first.
+
+        Parameters with equally many are updated together.
+        """
+        states = [self.state.get(p, {}) for p in self._params()]
+        arrays = [id(x.array) for s in states for x in s.values() if isinstance(x, Tensor)]
+        ages = [s["step"] for s in states if "step" in s]
+        return [arrays, [age - ages[0] for age in ages]]
+
+    def _options_now(self) -> list[Any]:
+        """What a recorded step has built in: all options, where it is made of tensor ops."""
+        return [{k: v for k, v in group.items() if k != "params"} for group in self.param_groups]
+
     # ---- groups
 
     def add_param_group(self, param_group: Group) -> None:
@@ -106,6 +131,7 @@ class Optimizer:
         group = self._checked(group)
         self._check_ranges(group)
         self.param_groups.append(group)
+        changed()
 
     def _listed(self, params: Any) -> list[Any]:
         """``params`` as a list; TypeError for what gives none, or in no fixed order."""
@@ -222,6 +248,7 @@ class Optimizer:
                 self.state[p] = _taken_over(p, entries[p], self.state.get(p, {}))
             else:
                 self.state.pop(p, None)
+        changed()
 
     def _check_form(self, state_dict: Any) -> None:
         """TypeError, ValueError for what is not made as a state_dict is."""
@@ -319,7 +346,11 @@ def _noticed(step: Callable[..., Any]) -> Callable[..., Any]:
     def noticed(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
         if self._stepped is False:
             self._stepped = True
-        return step(self, *args, **kwargs)
+        with phase("update"):
+            result = step(self, *args, **kwargs)
+        if observers():
+            self._tell()
+        return result
 
     return noticed
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tinygrad_mnist.checks import checked_integer, shown
+from tinygrad_mnist.dispatch import act, observers
 from tinygrad_mnist.optim.optimizer import Group, Optimizer, is_number
 
 # What PyTorch keeps in its states besides.
@@ -24,6 +26,11 @@ class LRScheduler:
     """
 
     _initial = False  # whether this is the step that it is made with
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "step" in vars(cls):
+            cls.step = repeated(cls.step)  # type: ignore[method-assign]
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         check_optimizer(self, optimizer)
@@ -103,7 +110,7 @@ class LRScheduler:
                 f"{name_of(self)}: step() before optimizer.step() skips the first learning rate; "
                 "call optimizer.step() first",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _begin(self) -> None:
@@ -163,6 +170,21 @@ class LRScheduler:
             )
         return list(zip(groups, self.base_lrs, strict=True))
 
+
+def repeated(step: Callable[..., None]) -> Callable[..., None]:
+    """``step``, which a replay of a recorded training step does again."""
+
+    @functools.wraps(step)
+    def repeating(self: LRScheduler, *args: Any, **kwargs: Any) -> None:
+        if observers():
+            act(lambda: step(self, *args, **kwargs))
+        else:
+            step(self, *args, **kwargs)
+
+    return repeating
+
+
+LRScheduler.step = repeated(LRScheduler.step)  # type: ignore[method-assign]
 
 # ---- what people pass
 
