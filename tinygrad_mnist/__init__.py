@@ -54,6 +54,7 @@ from tinygrad_mnist.creation import tensor as tensor
 from tinygrad_mnist.creation import zeros as zeros
 from tinygrad_mnist.creation import zeros_like as zeros_like
 from tinygrad_mnist.functions import *
+from tinygrad_mnist.jit import jit as jit
 from tinygrad_mnist.random import Generator as Generator
 from tinygrad_mnist.random import initial_seed as initial_seed
 from tinygrad_mnist.random import manual_seed as manual_seed

@@ -1,0 +1,214 @@
+"""Watching a call of a function at the door: what it may not do, and what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from tinygrad_mnist import dispatch
+from tinygrad_mnist.autograd.graph import Value
+from tinygrad_mnist.contract import spec
+from tinygrad_mnist.dispatch import Call, Guard
+from tinygrad_mnist.jit.lines import Line, users_line
+from tinygrad_mnist.jit.program import Action, Instruction, Item, Place, Program
+from tinygrad_mnist.kernels import Backend
+
+# The shapes of what these make depend on data.
+_SHAPED_BY_DATA = {"nonzero"}
+
+
+class Scout(dispatch.Observer):
+    """Refuses what a replay could not repeat; a step's first call has this alone."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def before(self, call: Call) -> None:
+        if call.kernel in _SHAPED_BY_DATA:
+            raise self._refused(
+                "picks elements by a boolean mask: how many depends on data",
+                "choose by where(), or multiply by the mask",
+            )
+
+    def host_read(self, what: str) -> None:
+        raise self._refused(
+            f"reads values on the host ({what})", "return the tensor, and read it outside"
+        )
+
+    def host_data(self, what: str) -> None:
+        raise self._refused(
+            f"makes a tensor of {what}, which a replay would not see change",
+            "pass the tensor as an argument, or make it outside",
+        )
+
+    def _refused(self, does: str, instead: str) -> RuntimeError:
+        return RuntimeError(f"jit: {self.name} {does} at {users_line().place}; {instead}")
+
+
+class Recorder(Scout):
+    """Writes down a call: its kernels, the memory they use, and what Python did beside them."""
+
+    def __init__(self, name: str, arguments: Sequence[Value]) -> None:
+        super().__init__(name)
+        self.backend: Backend | None = None
+        self.items: list[Item] = []
+        self.saved: list[tuple[Place, Any]] = []  # what lay there before the first write
+        self.guards: list[tuple[Guard, Line]] = []
+        self.versions: dict[int, list[int]] = {}  # of what was there before and is written
+        self.entries: list[tuple[Value, int | None]] = []  # gradients at the beginning
+        self.leaves: dict[int, Value] = {}  # whose gradients the call touched
+        self.inputs = [Place("input", x.array) for x in arguments]
+        self.arguments = arguments
+        self._places = {id(place.array): place for place in self.inputs}
+
+    # ---- kernels
+
+    def before(self, call: Call) -> None:
+        super().before(call)
+        self._check_backend(call.backend)
+        contract = spec(call.kernel)
+        given = [
+            x for n, x in zip(contract.inputs, call.arrays, strict=False) if n in contract.writes
+        ]
+        for array in _flat([*given, call.out]):
+            root = self.place(array).root
+            if root.kind in ("input", "state") and all(root is not kept for kept, _ in self.saved):
+                self.saved.append((root, call.backend.copy(root.array)))
+
+    def after(self, call: Call, result: Any) -> None:
+        contract = spec(call.kernel)
+        if contract.kind == "view":
+            self._seen(call, result)
+            return
+        inputs = [self._operand(x) for x in call.arrays]
+        out = self._made(result) if call.out is None else self._operand(call.out)
+        self.items.append(
+            Instruction(
+                call.kernel, inputs, dict(call.static), call.hosts, out, users_line(), call.phase
+            )
+        )
+
+    def place(self, array: Any) -> Place:
+        """The place of an array; one not met before is the state's."""
+        known = self._places.get(id(array))
+        if known is None:
+            known = self._places[id(array)] = Place("state", array)
+        return known
+
+    def _operand(self, x: Any) -> Any:
+        if isinstance(x, list | tuple):
+            return type(x)([self._operand(each) for each in x])
+        return self.place(x) if hasattr(x, "strides") else x
+
+    def _made(self, result: Any) -> Any:
+        if isinstance(result, tuple):
+            return tuple(map(self._made, result))
+        if result is None:
+            return None
+        place = self._places[id(result)] = Place("made", result)
+        return place
+
+    def _seen(self, call: Call, result: Any) -> None:
+        """A view, or several of one array."""
+        view: Callable[[Any], Any] = partial(getattr(call.backend, call.kernel), **call.static)
+        base = self.place(call.arrays[0])
+        if not isinstance(result, tuple):
+            self._places[id(result)] = Place("view", result, base, view)
+            return
+        for i, part in enumerate(result):
+            self._places[id(part)] = Place("view", part, base, partial(_part, view, i))
+
+    def _check_backend(self, backend: Backend) -> None:
+        if self.backend is None:
+            self.backend = backend
+        elif self.backend is not backend:
+            raise self._refused(
+                f"computes on two backends, {self.backend.name!r} and {backend.name!r},",
+                "keep a step on one",
+            )
+
+    # ---- beside the kernels
+
+    def acted(self, action: Callable[[], Any]) -> None:
+        self.items.append(Action(action))
+
+    def relied(self, guard: Guard) -> None:
+        self.guards.append((guard, users_line()))
+
+    def written(self, value: Any) -> None:
+        if self.place(value.array).root.kind in ("input", "state"):
+            self.versions[id(value.version)] = value.version
+
+    def graded(self, leaf: Any) -> None:
+        if id(leaf) not in self.leaves:
+            self.leaves[id(leaf)] = leaf
+            if all(leaf is not argument for argument in self.arguments):
+                self.entries.append((leaf, _gradient(leaf)))
+
+    def forgotten(self, leaf: Any) -> None:
+        self.leaves.setdefault(id(leaf), leaf)
+
+    # ---- what comes of it
+
+    def own_versions(self) -> list[list[int]]:
+        """Those of the arguments."""
+        return [x.version for x in self.arguments]
+
+    def written_arguments(self) -> list[int]:
+        """Which arguments were written over."""
+        return [i for i, x in enumerate(self.arguments) if id(x.version) in self.versions]
+
+    def program(self, outputs: Sequence[Value]) -> Program:
+        """The program of the call, which returned ``outputs``."""
+        ends = [self.place(value.array) for value in outputs]
+        grads = [
+            (leaf, None if leaf.grad is None else self.place(leaf.grad.array))
+            for leaf in self.leaves.values()
+        ]
+        if self.backend is None:
+            raise RuntimeError(f"jit: {self.name} computes nothing with tensors; leave jit out")
+        places = list(self._places.values())
+        return Program(self.backend, self.items, places, self.inputs, ends, grads)
+
+    def relies_on(self) -> list[Reliance]:
+        """What has to be so again for a replay to be right, as it is at the end of the call.
+
+        Gradients that are there at its beginning count as they were then.
+        """
+        here = users_line()
+        found = [Reliance(guard, guard.fn(), line) for guard, line in self.guards]
+        for leaf, before in self.entries:
+            guard = Guard(partial(_gradient, leaf), always=True)
+            found.append(Reliance(guard, before, here))
+        return found
+
+
+class Reliance(NamedTuple):
+    """A guard, what it is to give, and where the step came to rely on it."""
+
+    guard: Guard
+    expected: Any
+    line: Line
+
+    def holds(self) -> bool:
+        """Whether it gives that."""
+        return bool(self.guard.fn() == self.expected)
+
+
+def _gradient(leaf: Any) -> int | None:
+    """Which array a leaf's gradient is."""
+    return None if leaf.grad is None else id(leaf.grad.array)
+
+
+def _part(view: Callable[[Any], Any], number: int, array: Any) -> Any:
+    return view(array)[number]
+
+
+def _flat(found: Sequence[Any]) -> Iterator[Any]:
+    """The arrays in nested lists."""
+    for x in found:
+        if isinstance(x, list | tuple):
+            yield from _flat(x)
+        elif x is not None:
+            yield x
