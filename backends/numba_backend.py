@@ -26,7 +26,7 @@ from tinygrad_mnist.backends.numba_kernels import (
     streams,
     threads,
 )
-from tinygrad_mnist.kernels import Array, Backend, Conv, Pair, Pool, Shape, convolved
+from tinygrad_mnist.kernels import Act, Array, Backend, Conv, Pair, Pool, Shape, convolved
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 INT32, INT64, UINT8 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.uint8)
@@ -144,13 +144,7 @@ class NumbaBackend(Backend):
         return out
 
     def linear(
-        self,
-        x: Array,
-        weight: Array,
-        bias: Array = None,
-        *,
-        act: str | None = None,
-        out: Array = None,
+        self, x: Array, weight: Array, bias: Array = None, *, act: Act = None, out: Array = None
     ) -> Array:
         large = _is_large(x, len(weight))
         if not (large and _are(x.dtype, x, weight) and _takes(out, x.dtype)):
@@ -189,7 +183,7 @@ class NumbaBackend(Backend):
         bias: Array = None,
         *,
         conv: Conv,
-        act: str | None = None,
+        act: Act = None,
         pool: Pool | None = None,
         out: Any = None,
     ) -> Any:
@@ -296,14 +290,7 @@ class NumbaBackend(Backend):
     # ---- networks
 
     def batch_norm(
-        self,
-        x: Array,
-        weight: Array,
-        bias: Array,
-        *,
-        eps: float,
-        act: str | None = None,
-        out: Any = None,
+        self, x: Array, weight: Array, bias: Array, *, eps: float, act: Act = None, out: Any = None
     ) -> tuple[Array, Array, Array]:
         y, mean, var = (None, None, None) if out is None else out
         given = _takes(y, x.dtype) and _takes(mean, x.dtype) and _takes(var, x.dtype)
@@ -664,7 +651,7 @@ def _is_large(x: Array, width: int) -> bool:
     return x.size * width > SMALL and threads.count() > 1
 
 
-def _floor(act: str | None) -> tuple[float, str | None]:
+def _floor(act: Act) -> tuple[float, Act]:
     """What smaller results become: 0 for a ReLU, −∞ for none; and what then remains of ``act``."""
     return (0.0, None) if act == "relu" else (-math.inf, act)
 

@@ -17,14 +17,14 @@ Shapes and dtypes have been checked and made equal before a kernel is called (se
 Indices into data are checked here, because a device can only do it without waiting for the host.
 """
 
-from tinygrad_mnist.kernels.base import ACTIVATIONS, Array, Pair, Shape, Step
+from tinygrad_mnist.kernels.base import ACTIVATIONS, Act, Array, Pair, Shape, Step
 from tinygrad_mnist.kernels.networks import GOLDEN, MIX_1, MIX_2
 from tinygrad_mnist.kernels.optimizers import Optimizers
 from tinygrad_mnist.kernels.pointwise import MANY
 from tinygrad_mnist.kernels.products import Conv, Pool, convolved, lowest
 from tinygrad_mnist.special import blocked
 
-__all__ = ["Array", "Backend", "Conv", "Pair", "Pool", "Shape", "Step"]
+__all__ = ["Act", "Array", "Backend", "Conv", "Pair", "Pool", "Shape", "Step"]
 __all__ += ["ACTIVATIONS", "GOLDEN", "MANY", "MIX_1", "MIX_2", "blocked", "convolved", "lowest"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -15,6 +15,7 @@ Pair = tuple[int, int]
 Kernel = Callable[..., Any]
 
 # What other kernels take as ``act``: elementwise kernels whose gradient needs their result alone.
+Act = Literal["relu", "sigmoid", "tanh"] | None
 ACTIVATIONS = ("relu", "sigmoid", "tanh")
 
 
@@ -136,7 +137,7 @@ class Base:
         out.fill(value)
         return out
 
-    def _activated(self, x: Array, act: str | None) -> Array:
+    def _activated(self, x: Array, act: Act) -> Array:
         """``x`` after the kernel ``act``, one of ``ACTIVATIONS``, in place; None for none."""
         return x if act is None else getattr(self, act)(x, out=x)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_mnist.kernels.base import Array, Shape
+from tinygrad_mnist.kernels.base import Act, Array, Shape
 from tinygrad_mnist.kernels.products import Products
 
 # splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
@@ -18,14 +18,7 @@ class Networks(Products):
     """What layers and losses need in one pass."""
 
     def batch_norm(
-        self,
-        x: Array,
-        weight: Array,
-        bias: Array,
-        *,
-        eps: float,
-        act: str | None = None,
-        out: Any = None,
+        self, x: Array, weight: Array, bias: Array, *, eps: float, act: Act = None, out: Any = None
     ) -> tuple[Array, Array, Array]:
         """x (N, C, …) to weight · (x − mean) / √(var + eps) + bias, mean (C,), biased var (C,).
 

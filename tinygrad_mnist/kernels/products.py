@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_mnist.kernels.base import Array, Pair, Shape, view
+from tinygrad_mnist.kernels.base import Act, Array, Pair, Shape, view
 from tinygrad_mnist.kernels.indexing import Indexing
 
 
@@ -35,13 +35,7 @@ class Products(Indexing):
         return self.xp.matmul(x, y, out=out)
 
     def linear(
-        self,
-        x: Array,
-        weight: Array,
-        bias: Array = None,
-        *,
-        act: str | None = None,
-        out: Array = None,
+        self, x: Array, weight: Array, bias: Array = None, *, act: Act = None, out: Array = None
     ) -> Array:
         """x (N, in) · weight (out, in)ᵀ + bias (out,), then ``act``."""
         out = self.xp.matmul(x, weight.T, out=out)
@@ -81,7 +75,7 @@ class Products(Indexing):
         bias: Array = None,
         *,
         conv: Conv,
-        act: str | None = None,
+        act: Act = None,
         pool: Pool | None = None,
         out: Any = None,
     ) -> Any:
