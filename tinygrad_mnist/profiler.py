@@ -93,14 +93,15 @@ class profile(Observer):
         print(p)
         p.export_chrome_trace("trace.json")
 
-    A kernel's time is that of its call alone: what observers do around it counts nowhere, and the
-    rest of the block is the table's last line. The first call of a kernel may compile it, so run
-    the block once before. On a device that computes while Python goes on, it is the time of the
-    launch. A recorded step replays kernel by kernel.
+    A kernel's time is that of its call alone, without what observers do around it. The rest of
+    the block is the table's last line; the profile's own work is left out, but not the microsecond
+    by which the door takes longer for a call that is observed. The first call of a kernel may
+    compile it: run the block once before. On a device that computes while Python goes on, the time
+    is that of the launch. A recorded step replays kernel by kernel.
 
-    The table can be had inside the block, too, and after an error. To enter the same profile again
-    adds to it; RuntimeError while it runs. Another one inside it sees its own calls, and both count
-    them. Each call costs 32 bytes of memory, and about as much time again as the door.
+    The table can be had inside the block, too, and after an error. To enter a profile again adds
+    to it; RuntimeError while it runs. Where one is inside another, both count the calls of the
+    inner block. Each call takes 32 bytes of memory.
     """
 
     def __init__(self) -> None:
