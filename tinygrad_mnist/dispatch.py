@@ -136,7 +136,10 @@ def tell(event: str, subject: Any) -> None:
 
 
 class phase:
-    """``with phase("backward"):`` the calls of this thread are part of it, or replay it."""
+    """``with phase("backward"):`` the calls of this thread are part of it.
+
+    A recorded step says with ``replayed`` that it makes them.
+    """
 
     __slots__ = ("_name", "_previous", "_replayed")
 
