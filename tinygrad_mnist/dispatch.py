@@ -85,7 +85,7 @@ class Observer:
         """Called before a backward pass sets ``leaf.grad``, or adds to it."""
 
     def forgotten(self, leaf: Any) -> None:
-        """Called after ``leaf.grad`` was set to None, or to zeros."""
+        """Called before ``leaf.grad`` is set to None, or to zeros."""
 
     def acted(self, action: Fn) -> None:
         """Called after Python work that every replay repeats."""

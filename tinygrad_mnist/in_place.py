@@ -245,8 +245,8 @@ def _repeats(array: Any) -> bool:
 def forget_gradients(tensors: Iterable[Value], set_to_none: bool) -> None:
     """Each tensor's gradient becomes None, or else zeros in place."""
     for x in tensors:
-        x.grad = None if set_to_none or x.grad is None else x.grad.detach().zero_()
         tell("forgotten", x)
+        x.grad = None if set_to_none or x.grad is None else x.grad.detach().zero_()
 
 
 # ---- from the seeded stream

@@ -288,4 +288,5 @@ def _attached(value: Value, key: int, hook: Hook) -> RemovableHandle:
     owner, output = edge_to(value)
     owner.hooks = {} if owner.hooks is None else owner.hooks
     owner.hooks[key] = output, hook
+    dispatch.changed()
     return RemovableHandle(owner.hooks, key)

@@ -6,6 +6,7 @@ import functools
 import threading
 import types
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -16,7 +17,7 @@ from tinygrad_mnist.dispatch import Guard, observe
 from tinygrad_mnist.jit.checking import Snapshot, check_close, check_exact
 from tinygrad_mnist.jit.passes import PASSES, Pass
 from tinygrad_mnist.jit.program import Place, Program
-from tinygrad_mnist.jit.recording import Recorder, Reliance, Scout
+from tinygrad_mnist.jit.recording import Recorder, Reliance, Scout, gradient
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,10 +30,15 @@ class Recorded:
     def __init__(self, recorder: Recorder, program: Program, result: Any) -> None:
         self.program = program
         self.result = result  # of the recorded call: nests of tensors and of what stays as it is
-        self.reliances = recorder.relies_on()
+        self.reliances = recorder.relies_on(program)
         self.always = [r for r in self.reliances if r.guard.always]
         self.changes = dispatch.changes()
         places = {id(x): i for i, x in enumerate(recorder.arguments)}
+        self.begins = [
+            (i, recorder.begin(x))
+            for i, x in enumerate(recorder.arguments)
+            if id(x) in recorder.leaves and recorder.matters(x, program)
+        ]
         self.grads = [(places.get(id(leaf)), *self._gradient(leaf, p)) for leaf, p in program.grads]
         self.versions = [v for v in recorder.versions.values() if v not in recorder.own_versions()]
         self.versions += [grad.version for _, _, grad in self.grads if grad is not None]
@@ -44,8 +50,10 @@ class Recorded:
             return leaf, leaf.grad
         return leaf, wrap(type(leaf.grad), place.array, self.program.backend)
 
-    def holds(self, name: str) -> bool:
+    def holds(self, name: str, arguments: Sequence[Value]) -> bool:
         """Whether a replay is right now; RuntimeError where what changed forbids one."""
+        if any(gradient(arguments[i]) != expected for i, expected in self.begins):
+            return False
         changes = dispatch.changes()
         for reliance in self.always if self.changes == changes else self.reliances:
             if not reliance.holds():
@@ -66,14 +74,20 @@ class Recorded:
         else:
             self.program.replay(arrays)
         for at, leaf, grad in self.grads:
-            (leaf if at is None else arguments[at]).grad = grad
+            if at is None:
+                leaf.grad = grad
+            elif grad is None:
+                arguments[at].grad = None
+            elif grad is not leaf.grad:  # other leaves may come, so each gets memory of its own
+                arguments[at].grad = detached(grad)
         return self.copied()
 
     def copied(self) -> Any:
         """The results, as tensors of their own outside the graph."""
         backend: Any = self.program.backend
         if isinstance(self.result, Value):
-            return wrap(type(self.result), backend.copy(self.program.outputs[0].array), backend)
+            kind = self.result.result_type
+            return wrap(kind, backend.copy(self.program.outputs[0].array), backend)
         places = iter(self.program.outputs)
         return rebuilt(
             self.result, lambda x: wrap(x.result_type, backend.copy(next(places).array), backend)
@@ -98,6 +112,8 @@ class Jitted(Generic[P, R]):
         self._passes = tuple(passes)
         self._known: dict[Any, list[Recorded]] = {}  # by signature, the last used last
         self._last: Recorded | None = None
+        self._unsettled: Any = None  # the signature of the last call, if it could not be recorded
+        self._leaves: dict[int, weakref.ref[Value]] = {}  # whose gradients calls have touched
         self._lock = threading.RLock()
         self._name = getattr(function, "__name__", repr(function))
 
@@ -119,9 +135,9 @@ class Jitted(Generic[P, R]):
                 self._bound()
                 return self._first(given)
             self._known[signature] = known
-            recorded = next((each for each in known if each.holds(self._name)), None)
+            recorded = next((each for each in known if each.holds(self._name, tensors)), None)
             if recorded is None:
-                return self._recorded(given, tensors, known)
+                return self._recorded(given, tensors, signature)
             self._last = recorded
             result: R = recorded.replay(tensors)
             return result
@@ -164,17 +180,22 @@ class Jitted(Generic[P, R]):
 
     def _first(self, given: Any) -> R:
         """A plain call, in which what could not be replayed is refused already."""
-        with observe(Scout(self._name)):
+        scout = Scout(self._name)
+        with observe(scout):
             args, kwargs = given
             result = self._function(*args, **kwargs)
-        return rebuilt(result, _detached)
+        self._met(scout)
+        return rebuilt(result, detached)
 
-    def _recorded(self, given: Any, tensors: list[Any], known: list[Recorded]) -> R:
-        """A call that becomes a program."""
+    def _recorded(self, given: Any, tensors: list[Any], signature: Any) -> R:
+        """A call that becomes a program, unless it changes what it relies on."""
         arguments = [_stand_in(self._name, x) for x in tensors]
+        leaves = {id(x): made for x, made in zip(tensors, arguments, strict=True) if x.tracked}
+        arguments = [leaves.get(id(x), made) for x, made in zip(tensors, arguments, strict=True)]
         stand_ins = iter(arguments)
         args, kwargs = rebuilt(given, lambda _: next(stand_ins))
-        recorder = Recorder(self._name, arguments)
+        known = [leaf for ref in self._leaves.values() if (leaf := ref()) is not None]
+        recorder = Recorder(self._name, arguments, known)
         with observe(recorder):
             recorder.relied(Guard(current, "the current backend is another", always=True))
             result = self._function(*args, **kwargs)
@@ -182,13 +203,25 @@ class Jitted(Generic[P, R]):
             x.grad = stand_in.grad
         outputs: list[Any] = []
         flatten(result, outputs, [])
-        program = recorder.program(outputs)
-        made = rebuilt(result, _detached)
-        self._finish(recorder, program)
-        self._last = Recorded(recorder, program, result)
-        known.append(self._last)
-        self._bound()
-        return made
+        ends = [recorder.place(x.array) for x in outputs]
+        copied = rebuilt(result, detached)
+        result = rebuilt(result, _outline)
+        del outputs  # and with them the graph and its leaves, if nobody else keeps them
+        recorder.let_go()
+        self._met(recorder)
+        settled = recorder.is_settled() or self._unsettled == signature
+        self._unsettled = None if settled else signature
+        if settled:
+            program = recorder.program(ends)
+            self._finish(recorder, program)
+            self._last = Recorded(recorder, program, result)
+            self._known[signature].append(self._last)
+            self._bound()
+        return copied
+
+    def _met(self, scout: Scout) -> None:
+        """Remember whose gradients a call touched: at the next ones they are looked at first."""
+        self._leaves.update((key, weakref.ref(leaf)) for key, leaf in scout.leaves.items())
 
     def _finish(self, recorder: Recorder, program: Program) -> None:
         """Check the program, and take it through the passes."""
@@ -271,8 +304,10 @@ def flatten(x: Any, tensors: list[Any], form: list[Any]) -> None:
     if isinstance(x, Value):
         tensors.append(x)
         array = x.array
-        trained = x.tracked and (None if x.grad is None else id(x.grad.array))
-        form.append((array.shape, array.dtype, array.strides, x.backend, trained))
+        form.append((array.shape, array.dtype, array.strides, x.backend))
+        if x.tracked:  # given twice, a leaf has one gradient
+            same = next(i for i, other in enumerate(tensors) if other is x)
+            form.append((same, *(x.hooks or ())))
     elif isinstance(x, tuple | list):
         form.append((type(x), len(x)))
         for each in x:
@@ -297,10 +332,17 @@ def rebuilt(x: Any, made: Callable[[Any], Any]) -> Any:
     return x
 
 
-def _detached(x: Value) -> Value:
+def detached(x: Value) -> Value:
+    """A copy outside the graph."""
     backend: Any = x.backend
     copied: Value = wrap(x.result_type, backend.copy(x.array), backend)
     return copied
+
+
+def _outline(x: Value) -> Value:
+    """What tells of a result that it is one, without its memory."""
+    outline: Value = wrap(x.result_type, None, x.backend)
+    return outline
 
 
 def _stand_in(name: str, x: Value) -> Value:
@@ -313,7 +355,7 @@ def _stand_in(name: str, x: Value) -> Value:
     backend: Any = x.backend
     array = backend.reshape(x.array, shape=x.array.shape)
     made: Value = wrap(type(x), array, backend, x.version)
-    made.tracked, made.grad = x.tracked, x.grad
+    made.tracked, made.grad, made.hooks = x.tracked, x.grad, x.hooks
     return made
 
 

@@ -122,6 +122,10 @@ class Program:
         grads = [place for _, place in self.grads if place is not None]
         return {place.root for place in (*self.outputs, *grads)}
 
+    def touched(self) -> set[Place]:
+        """The roots of what its kernels read or write."""
+        return {p.root for item in self.instructions() for p in (*item.read(), *item.written())}
+
     # ---- memory
 
     def build(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ class Scout(dispatch.Observer):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.leaves: dict[int, Value] = {}  # whose gradients the call may have touched
 
     def before(self, call: Call) -> None:
         if call.kernel in _SHAPED_BY_DATA:
@@ -42,6 +44,15 @@ class Scout(dispatch.Observer):
             "pass the tensor as an argument, or make it outside",
         )
 
+    def graded(self, leaf: Any) -> None:
+        self.leaves.setdefault(id(leaf), leaf)
+
+    forgotten = graded
+
+    def written(self, value: Any) -> None:
+        if value.tracked:
+            self.graded(value)
+
     def _refused(self, does: str, instead: str) -> RuntimeError:
         return RuntimeError(f"jit: {self.name} {does} at {users_line().place}; {instead}")
 
@@ -49,15 +60,15 @@ class Scout(dispatch.Observer):
 class Recorder(Scout):
     """Writes down a call: its kernels, the memory they use, and what Python did beside them."""
 
-    def __init__(self, name: str, arguments: Sequence[Value]) -> None:
+    def __init__(self, name: str, arguments: Sequence[Value], known: Iterable[Value] = ()) -> None:
+        """``known``: leaves whose gradients earlier calls touched."""
         super().__init__(name)
         self.backend: Backend | None = None
         self.items: list[Item] = []
         self.saved: list[tuple[Place, Any]] = []  # what lay there before the first write
-        self.guards: list[tuple[Guard, Line]] = []
+        self.guards: list[tuple[Guard, Any, Line]] = []  # with what each gave when it was told
         self.versions: dict[int, list[int]] = {}  # of what was there before and is written
-        self.entries: list[tuple[Value, int | None]] = []  # gradients at the beginning
-        self.leaves: dict[int, Value] = {}  # whose gradients the call touched
+        self.begins = {id(x): x.grad for x in (*known, *arguments)}  # gradients at the beginning
         self.inputs = [Place("input", x.array) for x in arguments]
         self.arguments = arguments
         self._places = {id(place.array): place for place in self.inputs}
@@ -134,22 +145,26 @@ class Recorder(Scout):
         self.items.append(Action(action))
 
     def relied(self, guard: Guard) -> None:
-        self.guards.append((guard, users_line()))
+        self.guards.append((guard, guard.fn(), users_line()))
 
     def written(self, value: Any) -> None:
+        super().written(value)
         if self.place(value.array).root.kind in ("input", "state"):
             self.versions[id(value.version)] = value.version
 
     def graded(self, leaf: Any) -> None:
-        if id(leaf) not in self.leaves:
-            self.leaves[id(leaf)] = leaf
-            if all(leaf is not argument for argument in self.arguments):
-                self.entries.append((leaf, _gradient(leaf)))
+        super().graded(leaf)
+        self.begins.setdefault(id(leaf), leaf.grad)
 
-    def forgotten(self, leaf: Any) -> None:
-        self.leaves.setdefault(id(leaf), leaf)
+    forgotten = graded
 
     # ---- what comes of it
+
+    def let_go(self) -> None:
+        """Forget the leaves that were there during the call only."""
+        found = [weakref.ref(leaf) for leaf in self.leaves.values()]
+        self.leaves.clear()
+        self.leaves = {id(leaf): leaf for ref in found if (leaf := ref()) is not None}
 
     def own_versions(self) -> list[list[int]]:
         """Those of the arguments."""
@@ -159,9 +174,8 @@ class Recorder(Scout):
         """Which arguments were written over."""
         return [i for i, x in enumerate(self.arguments) if id(x.version) in self.versions]
 
-    def program(self, outputs: Sequence[Value]) -> Program:
-        """The program of the call, which returned ``outputs``."""
-        ends = [self.place(value.array) for value in outputs]
+    def program(self, ends: list[Place]) -> Program:
+        """The program of the call, whose results lie at ``ends``."""
         grads = [
             (leaf, None if leaf.grad is None else self.place(leaf.grad.array))
             for leaf in self.leaves.values()
@@ -171,17 +185,42 @@ class Recorder(Scout):
         places = list(self._places.values())
         return Program(self.backend, self.items, places, self.inputs, ends, grads)
 
-    def relies_on(self) -> list[Reliance]:
-        """What has to be so again for a replay to be right, as it is at the end of the call.
+    def is_settled(self) -> bool:
+        """Whether the call left all that it relied on as it was.
 
-        Gradients that are there at its beginning count as they were then.
+        The first step of an optimizer does not: it makes the moments.
         """
+        return all(guard.fn() == told for guard, told, _ in self.guards)
+
+    def relies_on(self, program: Program) -> list[Reliance]:
+        """What has to be so again for a replay to be right."""
         here = users_line()
-        found = [Reliance(guard, guard.fn(), line) for guard, line in self.guards]
-        for leaf, before in self.entries:
-            guard = Guard(partial(_gradient, leaf), always=True)
-            found.append(Reliance(guard, before, here))
+        found = [
+            Reliance(guard, told if guard.always else guard.fn(), line)
+            for guard, told, line in self.guards
+        ]
+        for leaf in self._own_leaves():
+            found.append(Reliance.now(Guard(partial(_course, leaf)), here))
+            if self.matters(leaf, program):
+                guard = Guard(partial(gradient, leaf), always=True)
+                found.append(Reliance(guard, self.begin(leaf), here))
         return found
+
+    def _own_leaves(self) -> list[Value]:
+        arguments = {id(x) for x in self.arguments}
+        return [leaf for key, leaf in self.leaves.items() if key not in arguments]
+
+    def begin(self, leaf: Value) -> int | None:
+        """Which array its gradient was at first."""
+        return _identity(self.begins[id(leaf)])
+
+    def matters(self, leaf: Value, program: Program) -> bool:
+        """Whether the program is right for that gradient only which the leaf had at first.
+
+        It is not where the call forgot it without a look.
+        """
+        grad = self.begins[id(leaf)]
+        return grad is None or self.place(grad.array).root in program.touched()
 
 
 class Reliance(NamedTuple):
@@ -191,14 +230,28 @@ class Reliance(NamedTuple):
     expected: Any
     line: Line
 
+    @classmethod
+    def now(cls, guard: Guard, line: Line) -> Reliance:
+        """With what the guard gives now."""
+        return cls(guard, guard.fn(), line)
+
     def holds(self) -> bool:
         """Whether it gives that."""
         return bool(self.guard.fn() == self.expected)
 
 
-def _gradient(leaf: Any) -> int | None:
+def gradient(leaf: Value) -> int | None:
     """Which array a leaf's gradient is."""
-    return None if leaf.grad is None else id(leaf.grad.array)
+    return _identity(leaf.grad)
+
+
+def _identity(x: Value | None) -> int | None:
+    return None if x is None else id(x.array)
+
+
+def _course(leaf: Value) -> tuple[Any, ...]:
+    """What decides how a leaf's gradient is made."""
+    return leaf.tracked, tuple(leaf.hooks or ())
 
 
 def _part(view: Callable[[Any], Any], number: int, array: Any) -> Any:

@@ -84,13 +84,13 @@ class Module:
 
     def _relied_on(self) -> list[Any]:
         """What decides the course of ``forward`` besides its arguments: plain attributes, hooks,
-        which tensors there are and which of them are trained.
+        which tensors and modules there are and which of them are trained.
         """
         own = vars(self)
         plain = [(k, v) for k, v in own.items() if isinstance(v, _PLAIN)]
         tensors = [(id(x.array), x.tracked) for _, x in self._held(*_PARAMETERS, *_BUFFERS)]
         hooks = self._hooks and [list(self._hooks.before), list(self._hooks.after)]
-        return [self.training, plain, tensors, hooks]
+        return [plain, tensors, hooks, [*self.children()], self.training]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy's attributes; what registers them is its own, in ``copy.copy`` too."""

@@ -346,11 +346,10 @@ def _noticed(step: Callable[..., Any]) -> Callable[..., Any]:
     def noticed(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
         if self._stepped is False:
             self._stepped = True
-        with phase("update"):
-            result = step(self, *args, **kwargs)
         if observers():
             self._tell()
-        return result
+        with phase("update"):
+            return step(self, *args, **kwargs)
 
     return noticed
 
