@@ -65,7 +65,8 @@ class Worker:
         line = self.process.stdout.readline()
         said = json.loads(line) if line else {"error": f"stopped with {self.process.wait()}"}
         if isinstance(said, dict):
-            raise OSError(f"{self.name}: {said['error']}; leave it out with --peers")
+            advice = "; leave it out with --peers" if self.name in PEERS else ""
+            raise OSError(f"{self.name}: {said['error']}{advice}")
         return said
 
 

@@ -497,7 +497,7 @@ def test_the_tour_gives_the_same_numbers_on_each_backend() -> None:
 PEERS = ROOT / "examples" / "compare_with_peers.py"
 
 
-COLUMNS = ["numpy", "numba"]  # ours
+COLUMNS = ["numpy", "numpy+jit", "numba", "numba+jit"]  # ours
 
 
 def figures(line: str) -> list[float]:
@@ -505,7 +505,7 @@ def figures(line: str) -> list[float]:
 
 
 def test_a_comparison_of_steps(tmp_path: Path) -> None:
-    """Every step runs on both backends, and beside PyTorch where it is installed."""
+    """Every step runs on both backends, plain and replayed."""
     done = run("numpy", "--peers", "--rounds", 1, script=PEERS, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     machine, *about, empty, head = done.stdout.splitlines()[: len(COLUMNS) + 4]

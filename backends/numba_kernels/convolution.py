@@ -1,9 +1,9 @@
 """Convolution of the padded x (N, C, H, W), image by image: columns, and a product.
 
-An image's columns (C, kh, kw, H', W') stay in the cache between the copy and the product, which is
-SciPy's BLAS: Numba calls it for ``np.dot``. Each kernel does the images from ``start`` to ``stop``.
-``steps`` is None for strides and dilations of 1, which Numba compiles apart; else the array of both
-strides and both dilations. ``floor`` is what smaller results become: 0 for a ReLU, −∞ for none.
+An image's columns (C, kh, kw, H', W') stay in the cache between the copy and the product. Each
+kernel does the images from ``start`` to ``stop``. ``steps`` is None for strides and dilations of 1,
+which Numba compiles apart; else the array of both strides and both dilations. ``floor`` is what
+smaller results become: 0 for a ReLU, −∞ for none.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numba import prange
 
 from tinygrad_mnist.backends.numba_kernels.compile import compiled, region_of
 from tinygrad_mnist.backends.numba_kernels.pooling import max_pool2d
+from tinygrad_mnist.backends.numba_kernels.tiles import add_product, dot_rows
 
 Array = Any
 
@@ -65,7 +66,7 @@ def convolve(
     im2col(x, columns, steps)
     matrices = columns.reshape(groups, rows, y.shape[2])
     for g in range(groups):
-        np.dot(weight[g], matrices[g], y[g])
+        add_product(weight[g], matrices[g], y[g], False)
         for o in range(outputs):
             for k in range(y.shape[2]):
                 value = y[g, o, k] + bias[g, o]
@@ -142,7 +143,7 @@ def conv2d_dx(
     matrices = columns.reshape(groups, rows, height * width)
     for n in range(start, stop):
         for g in range(groups):
-            np.dot(weight[g].T, dY[n, g], matrices[g])
+            add_product(weight[g].T, dY[n, g], matrices[g], False)
         col2im(columns, dX[n], steps)
 
 
@@ -171,7 +172,7 @@ def conv2d_dw(
     for n in range(start, stop):
         im2col(x[n], columns, steps)
         for g in range(groups):
-            np.dot(matrices[g], dY[n, g].T, product)
+            dot_rows(matrices[g], dY[n, g], product)
             for i in range(rows):
                 for o in range(outputs):
                     total[g, i, o] += product[i, o]

@@ -1,7 +1,8 @@
-"""Products of matrices on threads: each takes a range of rows, on one thread of SciPy's BLAS.
+"""Products of matrices on threads: each takes a range of rows or columns, or of what is summed.
 
-NumPy's own BLAS would run them on a pool of its own, whose threads spin for a while after each
-product and take the cores from the regions that come next.
+Narrow ones, as small networks have them, are cut into tiles; wide ones are SciPy's BLAS, on one
+thread each. NumPy's own BLAS would run them on a pool of its own, whose threads spin for a while
+after each product and take the cores from the regions that come next.
 
 ``floor`` is what smaller results become: 0 for a ReLU, −∞ for none.
 """
@@ -14,16 +15,24 @@ import numpy as np
 from numba import prange
 
 from tinygrad_mnist.backends.numba_kernels.compile import compiled, region_of
+from tinygrad_mnist.backends.numba_kernels.tiles import add_product, dot_rows
 
 Array = Any
 
-ROWS = 1024  # of a block whose product is still in the cache when the bias is added
+NARROW = 2**18  # numbers of the matrix that all rows meet, up to which tiles are faster than BLAS
+ROWS = 1024  # of a block of a wide product that is still in the cache when the bias is added
+TILED = 64  # rows of a block of a narrow one
 
 
 @compiled
 def matmul(start: int, stop: int, x: Array, y: Array, out: Array) -> None:
     """Rows start … stop of x @ y."""
-    np.dot(x[start:stop], y, out[start:stop])
+    if y.size > NARROW:
+        np.dot(x[start:stop], y, out[start:stop])
+    elif y.strides[1] == y.itemsize:
+        add_product(x[start:stop], y, out[start:stop], False)
+    else:
+        dot_rows(x[start:stop], y.T, out[start:stop])
 
 
 @compiled
@@ -31,10 +40,14 @@ def linear(
     start: int, stop: int, x: Array, weight: Array, bias: Array, floor: float, y: Array
 ) -> None:
     """Rows start … stop of x @ weightᵀ + bias."""
-    least = y.dtype.type(floor)
-    for row in range(start, stop, ROWS):
-        end = min(row + ROWS, stop)
-        np.dot(x[row:end], weight.T, y[row:end])
+    least, narrow = y.dtype.type(floor), weight.size <= NARROW
+    rows = TILED if narrow else ROWS
+    for row in range(start, stop, rows):
+        end = min(row + rows, stop)
+        if narrow:
+            dot_rows(x[row:end], weight, y[row:end])
+        else:
+            np.dot(x[row:end], weight.T, y[row:end])
         for i in range(row, end):
             for o in range(bias.size):
                 value = y[i, o] + bias[o]
@@ -47,17 +60,27 @@ def linear_outputs(
 ) -> None:
     """Columns start … stop of x @ weightᵀ + bias, for few rows: no thread reads all of weight."""
     least = y.dtype.type(floor)
-    columns = np.empty((stop - start, len(x)), x.dtype)
-    np.dot(weight[start:stop], x.T, columns)
+    columns = y[:, start:stop]
+    if weight.size <= NARROW:
+        dot_rows(x, weight[start:stop], columns)
+    else:
+        product = np.empty((stop - start, len(x)), x.dtype)
+        np.dot(weight[start:stop], x.T, product)
+        columns[:] = product.T
     for i in range(len(x)):
         for o in range(stop - start):
-            value = columns[o, i] + bias[start + o]
-            y[i, start + o] = least if value <= least else value
+            value = columns[i, o] + bias[start + o]
+            columns[i, o] = least if value <= least else value
 
 
 @compiled
 def linear_dw_rows(start: int, stop: int, dY: Array, x: Array, dW: Array) -> None:
     """Rows (outputs) start … stop of dYᵀ @ x."""
+    if dW.size <= NARROW:
+        for row in range(0, len(x), TILED):
+            end = min(row + TILED, len(x))
+            add_product(dY[row:end, start:stop].T, x[row:end], dW[start:stop], row > 0)
+        return
     columns = np.empty((stop - start, len(dY)), dY.dtype)
     for i in range(len(dY)):
         for o in range(start, stop):
@@ -68,6 +91,11 @@ def linear_dw_rows(start: int, stop: int, dY: Array, x: Array, dW: Array) -> Non
 @compiled
 def linear_dw_sum(start: int, stop: int, dY: Array, x: Array, total: Array) -> None:
     """dYᵀ @ x over the samples start … stop."""
+    if total.size <= NARROW:
+        for row in range(start, stop, TILED):
+            end = min(row + TILED, stop)
+            add_product(dY[row:end].T, x[row:end], total, row > start)
+        return
     product = np.empty_like(total)
     total[:] = 0
     for row in range(start, stop, ROWS):

@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 
-OURS = ("numpy", "numba")
+OURS = ("numpy", "numpy+jit", "numba", "numba+jit")
 FLOOR = "floor"
 WARM_UP, SLICE = 5, 0.25  # calls before the first round; seconds of calls in a round
 
@@ -78,10 +78,12 @@ def steps_of(name):
 
 
 def ours(name):
-    """This library on a backend."""
+    """This library on a backend, as it is or with the step recorded."""
     lib = importlib.import_module("tinygrad_mnist")
-    lib.set_backend(name)
-    return lib, None, f"tinygrad_mnist on {name} {importlib.metadata.version(name)}"
+    backend, _, jit = name.partition("+")
+    lib.set_backend(backend)
+    about = f"tinygrad_mnist on {backend} {importlib.metadata.version(backend)}"
+    return (lib, lib.jit, f"{about}, jit") if jit else (lib, None, about)
 
 
 def pytorch(name):
