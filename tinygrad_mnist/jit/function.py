@@ -131,13 +131,16 @@ class Jitted(Generic[P, R]):
         with self._lock:
             known = self._known.pop(signature, None)
             if known is None:
+                _check_leaves(self._name, tensors)
                 self._known[signature] = []
                 self._bound()
                 return self._first(given)
             self._known[signature] = known
             recorded = next((each for each in known if each.holds(self._name, tensors)), None)
             if recorded is None:
-                return self._recorded(given, tensors, signature)
+                made = self._recorded(given, tensors, signature)
+                self._bound()
+                return made
             self._last = recorded
             result: R = recorded.replay(tensors)
             return result
@@ -189,7 +192,7 @@ class Jitted(Generic[P, R]):
 
     def _recorded(self, given: Any, tensors: list[Any], signature: Any) -> R:
         """A call that becomes a program, unless it changes what it relies on."""
-        arguments = [_stand_in(self._name, x) for x in tensors]
+        arguments = [_stand_in(x) for x in tensors]
         leaves = {id(x): made for x, made in zip(tensors, arguments, strict=True) if x.tracked}
         arguments = [leaves.get(id(x), made) for x, made in zip(tensors, arguments, strict=True)]
         stand_ins = iter(arguments)
@@ -216,7 +219,6 @@ class Jitted(Generic[P, R]):
             self._finish(recorder, program)
             self._last = Recorded(recorder, program, result)
             self._known[signature].append(self._last)
-            self._bound()
         return copied
 
     def _met(self, scout: Scout) -> None:
@@ -251,7 +253,7 @@ class Jitted(Generic[P, R]):
                 f"jit: {self._name} has more than {MOST} programs, and the oldest goes; does an "
                 "argument that is no tensor, or a shape, differ at each call?",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
 
 
@@ -307,7 +309,7 @@ def flatten(x: Any, tensors: list[Any], form: list[Any]) -> None:
         form.append((array.shape, array.dtype, array.strides, x.backend))
         if x.tracked:  # given twice, a leaf has one gradient
             same = next(i for i, other in enumerate(tensors) if other is x)
-            form.append((same, *(x.hooks or ())))
+            form.append((same, x.node is None, *(x.hooks or ())))
     elif isinstance(x, tuple | list):
         form.append((type(x), len(x)))
         for each in x:
@@ -345,13 +347,18 @@ def _outline(x: Value) -> Value:
     return outline
 
 
-def _stand_in(name: str, x: Value) -> Value:
-    """The argument ``x`` under an identity of its own, so that it is told from what is captured."""
-    if x.node is not None and is_grad_enabled():
+def _check_leaves(name: str, tensors: list[Any]) -> None:
+    """RuntimeError for an argument whose gradient would have to go on from there."""
+    node = next((x.node for x in tensors if x.node is not None), None)
+    if node is not None and is_grad_enabled():
         raise RuntimeError(
-            f"jit: {name} got a tensor that {x.node!r} made: its gradient would end there; compute "
+            f"jit: {name} got a tensor that {node!r} made: its gradient would end there; compute "
             "it inside, or detach() it"
         )
+
+
+def _stand_in(x: Value) -> Value:
+    """The argument ``x`` under an identity of its own, so that it is told from what is captured."""
     backend: Any = x.backend
     array = backend.reshape(x.array, shape=x.array.shape)
     made: Value = wrap(type(x), array, backend, x.version)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from tinygrad_mnist import dispatch
 from tinygrad_mnist.autograd.graph import Value
+from tinygrad_mnist.backend import current
 from tinygrad_mnist.contract import spec
 from tinygrad_mnist.dispatch import Call, Guard
 from tinygrad_mnist.jit.lines import Line, users_line
@@ -180,10 +181,9 @@ class Recorder(Scout):
             (leaf, None if leaf.grad is None else self.place(leaf.grad.array))
             for leaf in self.leaves.values()
         ]
-        if self.backend is None:
-            raise RuntimeError(f"jit: {self.name} computes nothing with tensors; leave jit out")
+        backend = current() if self.backend is None else self.backend  # where nothing is computed
         places = list(self._places.values())
-        return Program(self.backend, self.items, places, self.inputs, ends, grads)
+        return Program(backend, self.items, places, self.inputs, ends, grads)
 
     def is_settled(self) -> bool:
         """Whether the call left all that it relied on as it was.

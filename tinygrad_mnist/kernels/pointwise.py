@@ -98,7 +98,8 @@ class Pointwise(Base):
     @elementwise
     def sigmoid(self, x: Array, *, out: Array = None) -> Array:
         """1 / (1 + e⁻ˣ), as e^min(x, 0) / (1 + e^−|x|), which neither overflows nor cancels."""
-        top = self.xp.exp(self.xp.minimum(x, 0))
+        top = self.xp.minimum(x, 0, out=self.xp.empty_like(x))
+        self.xp.exp(top, out=top)
         out = self.xp.empty_like(x) if out is None else out
         self.xp.negative(self.xp.absolute(x, out=out), out=out)
         self.xp.exp(out, out=out)
@@ -108,13 +109,15 @@ class Pointwise(Base):
     @elementwise
     def sigmoid_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
         """dY · y · (1 − y)."""
-        slope = self.xp.multiply(self.xp.subtract(1, y), y)
+        slope = self.xp.subtract(1, y, out=self.xp.empty_like(y))
+        self.xp.multiply(slope, y, out=slope)
         return self.xp.multiply(dY, slope, out=out)
 
     @elementwise
     def tanh_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
         """dY · (1 − y²)."""
-        slope = self.xp.subtract(1, self.xp.square(y))
+        slope = self.xp.square(y, out=self.xp.empty_like(y))
+        self.xp.subtract(1, slope, out=slope)
         return self.xp.multiply(dY, slope, out=out)
 
     @elementwise
