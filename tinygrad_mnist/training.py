@@ -81,14 +81,14 @@ def fit(
             f"fit: no batch of {train.batch_size} in {len(train.dataset)} images with drop_last; "
             "use a smaller batch_size"
         )
-    step, test_step = _train_step(model, optimizer, scheduler, jit), _test_step(model, jit)
+    train_step, test_step = _train_step(model, optimizer, scheduler, jit), _test_step(model, jit)
     history = History(len(train))
     for number in range(1, epochs + 1):
         start = time.perf_counter()
         model.train()
         losses, counts, hits = [], [], []
         for x, y in progress(train, f"epoch {number}/{epochs}"):
-            loss, right = step(x, y)
+            loss, right = train_step(x, y)
             losses.append(loss)
             counts.append(len(y))
             hits.append(right)
