@@ -26,7 +26,7 @@ from tinygrad_mnist.backends.numba_kernels import (
     streams,
     threads,
 )
-from tinygrad_mnist.kernels import Array, Backend, Conv, Pair, Pool, Shape, convolved
+from tinygrad_mnist.kernels import Act, Array, Backend, Conv, Pair, Pool, Shape, convolved
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 INT32, INT64, UINT8 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.uint8)
@@ -143,20 +143,23 @@ class NumbaBackend(Backend):
         products.matmul.region(threads.count(), len(x), x, y, out)
         return out
 
-    def linear(self, x: Array, weight: Array, bias: Array = None, *, out: Array = None) -> Array:
+    def linear(
+        self, x: Array, weight: Array, bias: Array = None, *, act: Act = None, out: Array = None
+    ) -> Array:
         large = _is_large(x, len(weight))
         if not (large and _are(x.dtype, x, weight) and _takes(out, x.dtype)):
-            return super().linear(x, weight, bias, out=out)
+            return super().linear(x, weight, bias, act=act, out=out)
         out = _or_empty(out, (len(x), len(weight)), x.dtype)
         if bias is None:
             products.matmul.region(threads.count(), len(x), x, weight.T, out)
-            return out
-        bias = np.ascontiguousarray(bias)
+            return self._activated(out, act)
+        floor, act = _floor(act)
+        arguments = x, weight, np.ascontiguousarray(bias), floor, out
         if 2 * len(x) <= len(weight):
-            products.linear_outputs.region(threads.count(), len(weight), x, weight, bias, out)
+            products.linear_outputs.region(threads.count(), len(weight), *arguments)
         else:
-            products.linear.region(threads.count(), len(x), x, weight, bias, out)
-        return out
+            products.linear.region(threads.count(), len(x), *arguments)
+        return self._activated(out, act)
 
     def linear_dw(self, dY: Array, x: Array, *, out: Array = None) -> Array:
         large = _is_large(x, dY.shape[1])
@@ -174,21 +177,35 @@ class NumbaBackend(Backend):
     # ---- convolution, image by image
 
     def conv2d(
-        self, x: Array, weight: Array, bias: Array = None, *, conv: Conv, out: Array = None
-    ) -> Array:
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array = None,
+        *,
+        conv: Conv,
+        act: Act = None,
+        pool: Pool | None = None,
+        out: Any = None,
+    ) -> Any:
         spots = _spots(x.shape, weight.shape, conv)
-        covered = _are(x.dtype, x, weight) and _takes(out, x.dtype)
-        if not covered or math.prod(spots) < SPOTS:
-            return super().conv2d(x, weight, bias, conv=conv, out=out)
+        y, index = (out, None) if pool is None or out is None else out
+        covered = _are(x.dtype, x, weight) and _takes(y, x.dtype) and _takes(index, INT32)
+        pools = pool is None or (pool == HALVES and min(spots) > 1)
+        if not (covered and pools) or math.prod(spots) < SPOTS:
+            return super().conv2d(x, weight, bias, conv=conv, act=act, pool=pool, out=out)
+        work = len(x) * math.prod(spots) * math.prod(weight.shape[1:])
         x, groups = self._pad(x, conv.padding, 0), conv.groups
-        out = _or_empty(out, (len(x), len(weight), *spots), x.dtype)
         bias = np.zeros(len(weight), x.dtype) if bias is None else np.ascontiguousarray(bias)
-        _run(
-            convolution.conv2d, len(x), _columns(out, weight),
-            x, _by_group(weight, groups), bias.reshape(groups, -1), _images_by_group(out, groups),
-            *_steps(weight.shape, spots, conv),
-        )  # fmt: skip
-        return out
+        (floor, act), steps = _floor(act), _steps(weight.shape, spots, conv)
+        arguments = x, _by_group(weight, groups), bias.reshape(groups, -1), floor
+        if pool is None:
+            y = _or_empty(y, (len(x), len(weight), *spots), x.dtype)
+            _run(convolution.conv2d, len(x), work, *arguments, _images_by_group(y, groups), *steps)
+            return self._activated(y, act)
+        shape = len(x), len(weight), spots[0] // 2, spots[1] // 2
+        y, index = _or_empty(y, shape, x.dtype), _or_empty(index, shape, INT32)
+        _run(convolution.conv2d_pooled, len(x), work, *arguments, y, index, *steps)
+        return self._activated(y, act), index
 
     def conv2d_dx(
         self, dY: Array, weight: Array, *, shape: Shape, conv: Conv, out: Array = None
@@ -273,22 +290,23 @@ class NumbaBackend(Backend):
     # ---- networks
 
     def batch_norm(
-        self, x: Array, weight: Array, bias: Array, *, eps: float, out: Any = None
+        self, x: Array, weight: Array, bias: Array, *, eps: float, act: Act = None, out: Any = None
     ) -> tuple[Array, Array, Array]:
         y, mean, var = (None, None, None) if out is None else out
         given = _takes(y, x.dtype) and _takes(mean, x.dtype) and _takes(var, x.dtype)
         if not (_are(x.dtype, x, weight, bias) and given):
-            return super().batch_norm(x, weight, bias, eps=eps, out=out)
+            return super().batch_norm(x, weight, bias, eps=eps, act=act, out=out)
         y = _or_empty(y, x.shape, x.dtype)
         mean, var = (_or_empty(a, weight.shape, x.dtype) for a in (mean, var))
         kernel, shape = normalisation.batch_norm, (*x.shape[:2], -1)
         if x.size == len(x) * x.shape[1]:
             kernel, shape = normalisation.batch_norm_rows, x.shape[:2]
+        floor, act = _floor(act)
         _run(
             kernel, x.shape[1], 2 * x.size,
-            x.reshape(shape), weight, bias, float(eps), y.reshape(shape), mean, var,
+            x.reshape(shape), weight, bias, float(eps), floor, y.reshape(shape), mean, var,
         )  # fmt: skip
-        return y, mean, var
+        return self._activated(y, act), mean, var
 
     def batch_norm_grad(
         self, dY: Array, x: Array, weight: Array, *, eps: float, out: Any = None
@@ -631,6 +649,11 @@ def _is_large(x: Array, width: int) -> bool:
     They spin for a while afterwards, and keep a core from the regions.
     """
     return x.size * width > SMALL and threads.count() > 1
+
+
+def _floor(act: Act) -> tuple[float, Act]:
+    """What smaller results become: 0 for a ReLU, −∞ for none; and what then remains of ``act``."""
+    return (0.0, None) if act == "relu" else (-math.inf, act)
 
 
 def _columns(y: Array, weight: Array) -> int:

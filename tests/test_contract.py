@@ -342,6 +342,22 @@ def test_overlapping_operands(backend: Backend) -> None:
     np.testing.assert_array_equal(host(backend, t.array)[1:], x[:-1])
 
 
+@kernels(["linear", "conv2d", "batch_norm"])
+def test_act_and_pool_are_the_separate_kernels(kernel: str, backend: Backend) -> None:
+    """A fold has the bits of the kernels that it stands for."""
+    folded = [c for c in calls_of(backend, kernel) if set(c.static) & {"act", "pool"}]
+    assert folded
+    for c in folded:
+        plain = dict(c.static)
+        act, pool = plain.pop("act", None), plain.pop("pool", None)
+        results = several(call(backend, kernel, c.arrays, plain))
+        if pool is not None:
+            results = call(backend, "max_pool2d", results, {"pool": pool})
+        if act is not None:
+            results = (call(backend, act, results[:1]), *results[1:])
+        same_bits(backend, run(c), results, described(c))
+
+
 # ---- every backend's class
 
 

@@ -1,5 +1,6 @@
 """The examples: each is a test with a target."""
 
+import importlib
 import json
 import math
 import os
@@ -544,28 +545,47 @@ def test_the_tour_gives_the_same_numbers_on_each_backend() -> None:
 PEERS = ROOT / "examples" / "compare_with_peers.py"
 
 
+COLUMNS = ["numpy", "numba"]  # ours
+
+
+def figures(line: str) -> list[float]:
+    return [float(number.replace(",", "")) for number in re.findall(r" {2,}([\d,]+)(?= |$)", line)]
+
+
 def test_a_comparison_of_steps(tmp_path: Path) -> None:
     """Every step runs on both backends, and beside PyTorch where it is installed."""
     done = run("numpy", "--peers", "--rounds", 1, script=PEERS, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert re.search(r" \d+ cores, \w+, \d{4}-\d\d-\d\d, Python \d", lines[0])
-    assert [line.split()[-2:] for line in lines[4:5]] == [["numpy", "numba"]]
-    assert [len(re.findall(r" {2,}[\d,]+", line)) for line in lines[5:]] == [2] * 7
+    machine, *about, empty, head = done.stdout.splitlines()[: len(COLUMNS) + 4]
+    assert re.search(r" \d+ cores, \w+, \d{4}-\d\d-\d\d, Python \d", machine)
+    assert [line.split(":")[0].strip() for line in about] == [*COLUMNS, "floor"]
+    assert (empty, head.split()) == ("", ["µs", *COLUMNS, "floor"])
+    rows = done.stdout.splitlines()[len(COLUMNS) + 4 :]
+    assert [len(figures(line)) for line in rows] == [len(COLUMNS) + 1] * 7
+    assert min(min(figures(line)) for line in rows) > 0
+
+
+def test_a_comparison_with_the_best_peer(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed")
     arguments = ("--peers", "torch", "--rounds", 1, "--steps", "sgd-10", "cnn-64")
     done = run("numpy", *arguments, script=PEERS, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    for line in done.stdout.splitlines()[-2:]:
-        numpy, numba, torch = (
-            float(n.replace(",", "")) for n in re.findall(r" {2,}([\d,]+)", line)
-        )
-        ratios = re.search(r"numpy (\S+), numba (\S+)$", line)
-        assert ratios
-        assert [float(ratio) for ratio in ratios.groups()] == [
-            pytest.approx(numpy / torch, rel=0.02),
-            pytest.approx(numba / torch, rel=0.02),
-        ]
+    head, *rows = done.stdout.splitlines()[-3:]
+    assert head.endswith(f"floor   {COLUMNS[-1]} / best peer")
+    for line in rows:
+        *_, last_of_ours, torch, _ = figures(line)
+        ratio = re.search(r"   (\S+) of torch$", line)
+        assert ratio, line
+        assert float(ratio[1]) == pytest.approx(last_of_ours / torch, rel=0.02, abs=0.006)
+
+
+def test_the_best_peer_is_the_fastest_at_that_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(PEERS.parent)
+    ratio_to_best = importlib.import_module("compare_with_peers").ratio_to_best
+    ours = {COLUMNS[-1]: np.array([10.0, 40.0, 20.0])}
+    times = {**ours, "jax": np.array([20.0, 20.0, 100.0]), "torch": np.array([30.0, 30.0, 30.0])}
+    assert ratio_to_best(times, ["torch", "jax"]) == "0.50 of jax"
+    assert ratio_to_best(times, []) == ""
 
 
 def test_a_peer_that_is_not_installed_or_not_known(tmp_path: Path) -> None:
@@ -599,11 +619,39 @@ def test_a_comparison_that_is_interrupted_says_so_once(tmp_path: Path) -> None:
     assert (process.returncode, stderr) == (130, "interrupted\n")
 
 
+@pytest.mark.parametrize(
+    ("package", "reason"),
+    [
+        ("raise ImportError('libfast.so.1: no such file')", "ImportError: libfast.so.1: no such"),
+        ("import os; os._exit(7)", "stopped with 7;"),
+        ("__version__ = '9'", "AttributeError: module 'torch' has no attribute 'get_num_threads';"),
+    ],
+)
+def test_a_peer_that_breaks_ends_it_with_one_line(
+    package: str, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text(package)
+    script = tmp_path / "broken.py"
+    script.write_text(
+        "import os, runpy, sys\n"
+        f"os.environ['PYTHONPATH'] = {str(tmp_path)!r} + os.pathsep + os.environ['PYTHONPATH']\n"
+        f"sys.path[:0] = [{str(tmp_path)!r}, {str(PEERS.parent)!r}]\n"
+        f"sys.argv = [{str(PEERS)!r}, '--peers', 'torch', '--steps', 'sgd-10']\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    done = run("numpy", script=script, folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: torch: {reason}")
+    assert done.stderr.endswith("; leave it out with --peers\n")
+    assert done.stderr.count("\n") == 1
+
+
 def no_peers(folder: Path) -> Path:
     """A script that asks for JAX where no peer can be found."""
     script = folder / "no_peers.py"
     script.write_text(
         "import importlib.util, runpy, sys\n"
+        f"sys.path.insert(0, {str(PEERS.parent)!r})\n"
         "importlib.util.find_spec = lambda name: None\n"
         f"sys.argv = [{str(PEERS)!r}, '--peers', 'jax']\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"

@@ -39,7 +39,7 @@ LAYERS: list[set[str]] = [
     {"creation"},
     {"functions", "testing", "jit"},
     {"nn", "optim", "utils", "machine"},
-    {"models"},
+    {"models", "profiler"},
     {"__init__"},  # what the package itself offers: from tinygrad_mnist import __version__
     {"training", "report"},
     {"command"},

@@ -17,9 +17,10 @@ import pytest
 pytest.importorskip("numba")
 
 from tinygrad_mnist.backends.numba_backend import NumbaBackend
+from tinygrad_mnist.backends.numba_kernels import threads
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
 from tinygrad_mnist.contract import kernel_names, spec
-from tinygrad_mnist.kernels import Backend, Conv, Pool
+from tinygrad_mnist.kernels import ACTIVATIONS, Backend, Conv, Pool
 
 NUMPY, NUMBA = NumpyBackend(), NumbaBackend()
 OVERRIDES = [name for name in kernel_names() if name in vars(NumbaBackend)]
@@ -133,6 +134,11 @@ def linear(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
         x, weight, bias = draw(n, inputs), draw(outputs, inputs), draw(outputs)
         yield (x, weight, bias), {}
         yield (x, weight), {}
+        x, weight = np.round(x), np.round(weight) / 32  # exact: an act hides what was added
+        bias[: len(NONE)] = NONE[:outputs]
+        for act in ACTIVATIONS:
+            yield (x, weight, bias), {"act": act}
+        yield (x, weight), {"act": "relu"}
 
 
 @case("linear_dw")
@@ -150,6 +156,16 @@ def conv2d(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
         x, weight, bias = (draw(*shape) for shape in shapes)
         yield (x, weight, bias), {"conv": conv}
         yield (x, weight), {"conv": conv}
+        x, weight, bias = np.round(x), np.round(weight) / 32, np.round(bias)  # exact: ties stay
+        bias[: len(NONE) : 2] = NONE[: len(bias) : 2]
+        for act in (None, *ACTIVATIONS):
+            yield (x, weight, bias), {"conv": conv, "act": act}
+            yield (x, weight, bias), {"conv": conv, "act": act, "pool": HALVES}
+            yield (x, weight), {"conv": conv, "act": act, "pool": OVERLAPPING}
+
+
+HALVES = Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))
+OVERLAPPING = Pool(size=(3, 2), stride=(2, 1), padding=(1, 1))
 
 
 @case("conv2d_dx")
@@ -235,17 +251,23 @@ def batch_norm(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
     rows = ((9, 4), (32, 128), (3, 1), (1, 5), (1, 1), (3, 0), (70, 33))
     for shape in (*many, *rows):
         yield (3 + 5 * draw(*shape), draw(shape[1]), draw(shape[1])), {"eps": 1e-5}
+        for act in ACTIVATIONS:
+            arrays = 3 + 5 * draw(*shape), draw(shape[1]), draw(shape[1])
+            yield arrays, {"eps": 1e-5, "act": act}
     for shape in ((4, 3, 2, 2), (9, 3)):
         for value in NONE:
             x = draw(*shape)
             x[1, 0], x[2, 1] = value, np.inf
             yield (x, draw(3), draw(3)), {"eps": 1e-5}
+            yield (x, draw(3), np.array([0, np.inf, value], dtype)), {"eps": 1e-5, "act": "relu"}
         yield (np.full(shape, 7, dtype), draw(3), draw(3)), {"eps": 1e-5}
 
 
 @case("batch_norm_grad")
 def batch_norm_grad(draw: Draw, dtype: np.dtype) -> Iterator[Case]:
     for (x, weight, _), static in batch_norm(draw, dtype):
+        if "act" in static:
+            continue
         yield (draw(*x.shape), x, weight), static
         dY = draw(*x.shape)
         dY[-1:, -1:] = np.inf
@@ -462,6 +484,30 @@ def test_fills_out_with_the_same_bits(name: str, dtype: str) -> None:
         assert all(a is b for a, b in zip(as_tuple(found), as_tuple(out), strict=True))
         assert_same(found, tuple(np.asarray(a) for a in expected))
         assert_close(run(NUMBA, name, arrays, static, filled(expected, gaps=True)), expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("count", (1, 2, 3))
+@pytest.mark.parametrize("name", ("linear", "conv2d", "batch_norm"))
+def test_act_and_pool_are_the_separate_kernels(
+    name: str, count: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, on any number of threads."""
+    monkeypatch.setattr(threads, "WORTH", 0)
+    monkeypatch.setattr(threads, "count", lambda: count)
+    tried = 0
+    for arrays, static in cases_of(name, dtype):
+        plain = {k: v for k, v in static.items() if k not in ("act", "pool")}
+        act, pool = static.get("act"), static.get("pool")
+        for backend in (NUMPY, NUMBA):
+            results = as_tuple(run(backend, name, arrays, plain))
+            if pool is not None:
+                results = run(backend, "max_pool2d", results, {"pool": pool})
+            if act is not None:
+                results = (run(backend, act, results[:1], {}), *results[1:])
+            assert_same(run(backend, name, arrays, static), results)
+        tried += plain != static
+    assert tried > 10
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -22,6 +22,7 @@ from tinygrad_mnist import autograd as autograd
 from tinygrad_mnist import cuda as cuda
 from tinygrad_mnist import nn as nn
 from tinygrad_mnist import optim as optim
+from tinygrad_mnist import profiler as profiler
 from tinygrad_mnist import testing as testing
 from tinygrad_mnist import utils as utils
 from tinygrad_mnist.autograd import enable_grad as enable_grad
@@ -55,6 +56,7 @@ from tinygrad_mnist.creation import zeros as zeros
 from tinygrad_mnist.creation import zeros_like as zeros_like
 from tinygrad_mnist.functions import *
 from tinygrad_mnist.jit import jit as jit
+from tinygrad_mnist.profiler import profile as profile
 from tinygrad_mnist.random import Generator as Generator
 from tinygrad_mnist.random import initial_seed as initial_seed
 from tinygrad_mnist.random import manual_seed as manual_seed
@@ -64,3 +66,5 @@ compile = jit  # PyTorch's name for it
 device = str  # a device is its name, as x.device gives it
 bool_, uint8, int8, int16, int32, int64, float32, float64 = _DTYPES
 bool, int, long, float, double = bool_, int32, int64, float32, float64
+
+profiler.profile_program()

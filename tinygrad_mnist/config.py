@@ -7,10 +7,11 @@ import os
 
 BACKEND = "TINYGRAD_MNIST_BACKEND"
 DATA = "TINYGRAD_MNIST_DATA"
+PROFILE = "TINYGRAD_MNIST_PROFILE"
 REQUIRE = "TINYGRAD_MNIST_REQUIRE"
 
 _PREFIX = "TINYGRAD_MNIST_"
-KNOWN = frozenset({BACKEND, DATA, REQUIRE})
+KNOWN = frozenset({BACKEND, DATA, PROFILE, REQUIRE})
 
 
 def backend() -> str:
@@ -21,6 +22,17 @@ def backend() -> str:
 def data_folder() -> str | None:
     """The folder named by ``TINYGRAD_MNIST_DATA``, or None where unset or empty."""
     return os.environ.get(DATA, "").strip() or None
+
+
+def profile() -> bool:
+    """Whether ``TINYGRAD_MNIST_PROFILE`` asks for a profile: 1; 0, unset or empty do not.
+
+    ValueError for anything else.
+    """
+    value = os.environ.get(PROFILE, "").strip()
+    if value not in ("", "0", "1"):
+        raise ValueError(f"the variable {PROFILE} is {value!r}: expected 1, or 0 or nothing")
+    return value == "1"
 
 
 def required_backends() -> tuple[str, ...]:

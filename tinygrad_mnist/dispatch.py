@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,9 @@ class Call:
     out: Any
     hosts: Mapping[str, Fn] = field(default_factory=dict)  # of the static ones that the host gives
     phase: str = "forward"  # or "backward", "update"
+    replayed: bool = False  # by a recorded step
+    started: int = 0  # perf_counter_ns before the kernel and after it, for ``after``
+    ended: int = 0
 
 
 @dataclass(slots=True)
@@ -93,6 +97,7 @@ class Observer:
 class _Local(threading.local):
     observers: tuple[Observer, ...] = ()
     phase: str = "forward"
+    replayed: bool = False
     acting: bool = False
 
 
@@ -111,6 +116,14 @@ def observe(observer: Observer) -> Iterator[Observer]:
         _local.observers = previous
 
 
+def observe_everywhere(observer: Observer) -> None:
+    """Show ``observer`` the kernel calls of every thread, from here to the program's end.
+
+    Not those of threads that run already and have had an observer of their own.
+    """
+    _Local.observers = (*_Local.observers, observer)
+
+
 def observers() -> tuple[Observer, ...]:
     """Those of this thread, the innermost last."""
     return _local.observers
@@ -123,19 +136,23 @@ def tell(event: str, subject: Any) -> None:
 
 
 class phase:
-    """``with phase("backward"):`` the calls of this thread are part of it."""
+    """``with phase("backward"):`` the calls of this thread are part of it.
 
-    __slots__ = ("_name", "_previous")
+    A recorded step says with ``replayed`` that it makes them.
+    """
 
-    def __init__(self, name: str) -> None:
+    __slots__ = ("_name", "_previous", "_replayed")
+
+    def __init__(self, name: str, replayed: bool = False) -> None:
         self._name = name
+        self._replayed = replayed
 
     def __enter__(self) -> None:
-        self._previous = _local.phase
-        _local.phase = self._name
+        self._previous = _local.phase, _local.replayed
+        _local.phase, _local.replayed = self._name, self._replayed
 
     def __exit__(self, *error: object) -> None:
-        _local.phase = self._previous
+        _local.phase, _local.replayed = self._previous
 
 
 def act(action: Fn) -> None:
@@ -214,14 +231,21 @@ def _observed(
     observers = _local.observers
     hosts = {name: value.fn for name, value in static.items() if type(value) is Host}
     static = {**static, **{name: fn() for name, fn in hosts.items()}}
-    seen = Call(backend, kernel, arrays, static, out, hosts, _local.phase)
+    seen = Call(backend, kernel, arrays, static, out, hosts, _local.phase, _local.replayed)
     for observer in observers:
         observer.before(seen)
+    run = getattr(backend, kernel)
+    given = static if out is None else {**static, "out": out}
     _local.observers = ()  # the kernel runs as it does without them
     try:
-        result = call(backend, kernel, arrays, static, out)
+        started = perf_counter_ns()
+        result = run(*arrays, **given)
+        ended = perf_counter_ns()
     finally:
         _local.observers = observers
+    seen.started, seen.ended = started, ended
+    if type(result) is not backend.array_type:
+        result = _as_arrays(backend, result)
     for observer in reversed(observers):
         observer.after(seen, result)
     return result

@@ -3,7 +3,7 @@
 An image's columns (C, kh, kw, H', W') stay in the cache between the copy and the product, which is
 SciPy's BLAS: Numba calls it for ``np.dot``. Each kernel does the images from ``start`` to ``stop``.
 ``steps`` is None for strides and dilations of 1, which Numba compiles apart; else the array of both
-strides and both dilations.
+strides and both dilations. ``floor`` is what smaller results become: 0 for a ReLU, −∞ for none.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from numba import prange
 
 from tinygrad_mnist.backends.numba_kernels.compile import compiled, region_of
+from tinygrad_mnist.backends.numba_kernels.pooling import max_pool2d
 
 Array = Any
 
@@ -56,12 +57,29 @@ def col2im(columns: Array, dX: Array, steps: Array | None) -> None:
 
 
 @compiled
+def convolve(
+    x: Array, weight: Array, bias: Array, floor: Any, columns: Array, y: Array, steps: Array | None
+) -> None:
+    """One image x (C, H, W) to y (G, O / G, height · width); ``columns`` is a scratch."""
+    groups, outputs, rows = weight.shape
+    im2col(x, columns, steps)
+    matrices = columns.reshape(groups, rows, y.shape[2])
+    for g in range(groups):
+        np.dot(weight[g], matrices[g], y[g])
+        for o in range(outputs):
+            for k in range(y.shape[2]):
+                value = y[g, o, k] + bias[g, o]
+                y[g, o, k] = floor if value <= floor else value
+
+
+@compiled
 def conv2d(
     start: int,
     stop: int,
     x: Array,
     weight: Array,
     bias: Array,
+    floor: float,
     y: Array,
     steps: Array | None,
     kh: int,
@@ -70,16 +88,39 @@ def conv2d(
     width: int,
 ) -> None:
     """``weight`` (G, O / G, C / G · kh · kw) in G groups, ``y`` (N, G, O / G, height · width)."""
-    groups, outputs, rows = weight.shape
-    columns = np.empty((x.shape[1], kh, kw, height, width), x.dtype)
-    matrices = columns.reshape(groups, rows, height * width)
+    columns, least = np.empty((x.shape[1], kh, kw, height, width), x.dtype), x.dtype.type(floor)
     for n in range(start, stop):
-        im2col(x[n], columns, steps)
-        for g in range(groups):
-            np.dot(weight[g], matrices[g], y[n, g])
-            for o in range(outputs):
-                for k in range(y.shape[3]):
-                    y[n, g, o, k] += bias[g, o]
+        convolve(x[n], weight, bias, least, columns, y[n], steps)
+
+
+@compiled
+def conv2d_pooled(
+    start: int,
+    stop: int,
+    x: Array,
+    weight: Array,
+    bias: Array,
+    floor: float,
+    y: Array,
+    index: Array,
+    steps: Array | None,
+    kh: int,
+    kw: int,
+    height: int,
+    width: int,
+) -> None:
+    """``conv2d`` and ``max_pool2d`` of one image after the other, while it is in the cache."""
+    groups, outputs, _ = weight.shape
+    columns, dtype = np.empty((x.shape[1], kh, kw, height, width), x.dtype), x.dtype.type
+    image = np.empty((groups, outputs, height * width), x.dtype)
+    planes = image.reshape(1, groups * outputs, height, width)
+    least, lowest = dtype(floor), dtype(-np.inf)
+    for n in range(start, stop):
+        convolve(x[n], weight, bias, lowest, columns, image, steps)
+        max_pool2d(0, 1, planes, y[n : n + 1], index[n : n + 1])
+        pooled = y[n].reshape(y[n].size)
+        for i in range(pooled.size):
+            pooled[i] = least if pooled[i] <= least else pooled[i]
 
 
 @compiled
@@ -140,6 +181,12 @@ def conv2d_dw(
 def conv2d_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):
         conv2d(items * t // threads, items * (t + 1) // threads, *arguments)
+
+
+@region_of(conv2d_pooled)
+def conv2d_pooled_region(threads: int, items: int, *arguments: Any) -> None:
+    for t in prange(threads):
+        conv2d_pooled(items * t // threads, items * (t + 1) // threads, *arguments)
 
 
 @region_of(conv2d_dx)

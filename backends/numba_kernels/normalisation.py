@@ -3,7 +3,8 @@
 Each kernel does channels ``start`` to ``stop`` alone and touches no other's results, so threads can
 share them out. It reads a channel twice for the variance: E[x²] − E[x]² in one pass cancels. Sums
 are taken in float64, as is x − mean in them: against a mean rounded to float32, gradients whose own
-mean is large would give a wrong dweight.
+mean is large would give a wrong dweight. ``floor`` is what smaller results become: 0 for a ReLU, −∞
+for none.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ Array = Any
 @compiled_sums
 def batch_norm(
     start: int, stop: int,
-    x: Array, weight: Array, bias: Array, eps: float, y: Array, mean: Array, var: Array,
+    x: Array, weight: Array, bias: Array, eps: float, floor: float,
+    y: Array, mean: Array, var: Array,
 ) -> None:  # fmt: skip
     images, _, cells = x.shape
     dtype = x.dtype.type
-    count = images * cells
+    count, least = images * cells, dtype(floor)
     for c in range(start, stop):
         total = squares = np.float64(0)
         for n in range(images):
@@ -40,7 +42,8 @@ def batch_norm(
         scale, shift = dtype(weight[c] / np.sqrt(variance + eps)), dtype(centre)
         for n in range(images):
             for k in range(cells):
-                y[n, c, k] = (x[n, c, k] - shift) * scale + bias[c]
+                value = (x[n, c, k] - shift) * scale + bias[c]
+                y[n, c, k] = least if value <= least else value
         mean[c], var[c] = centre, variance
 
 
@@ -79,14 +82,15 @@ def batch_norm_grad(
 @compiled
 def batch_norm_rows(
     start: int, stop: int,
-    x: Array, weight: Array, bias: Array, eps: float, y: Array, mean: Array, var: Array,
+    x: Array, weight: Array, bias: Array, eps: float, floor: float,
+    y: Array, mean: Array, var: Array,
 ) -> None:  # fmt: skip
     """``batch_norm`` of x (N, C): all channels of one row after the other, as they lie.
 
     Unsigned, an index needs no check for counting from the end, and the loops vectorise.
     """
     rows, dtype = x.shape[0], x.dtype.type
-    low, high = np.uintp(start), np.uintp(stop)
+    low, high, least = np.uintp(start), np.uintp(stop), dtype(floor)
     centre, squares = np.zeros(stop), np.zeros(stop)
     scale, shift = np.empty(stop, x.dtype), np.empty(stop, x.dtype)
     for n in range(rows):
@@ -104,7 +108,8 @@ def batch_norm_rows(
         mean[c], var[c] = centre[c], variance
     for n in range(rows):
         for c in range(low, high):
-            y[n, c] = (x[n, c] - shift[c]) * scale[c] + bias[c]
+            value = (x[n, c] - shift[c]) * scale[c] + bias[c]
+            y[n, c] = least if value <= least else value
 
 
 @compiled

@@ -2,6 +2,8 @@
 
 NumPy's own BLAS would run them on a pool of its own, whose threads spin for a while after each
 product and take the cores from the regions that come next.
+
+``floor`` is what smaller results become: 0 for a ReLU, −∞ for none.
 """
 
 from __future__ import annotations
@@ -25,24 +27,32 @@ def matmul(start: int, stop: int, x: Array, y: Array, out: Array) -> None:
 
 
 @compiled
-def linear(start: int, stop: int, x: Array, weight: Array, bias: Array, y: Array) -> None:
+def linear(
+    start: int, stop: int, x: Array, weight: Array, bias: Array, floor: float, y: Array
+) -> None:
     """Rows start … stop of x @ weightᵀ + bias."""
+    least = y.dtype.type(floor)
     for row in range(start, stop, ROWS):
         end = min(row + ROWS, stop)
         np.dot(x[row:end], weight.T, y[row:end])
         for i in range(row, end):
             for o in range(bias.size):
-                y[i, o] += bias[o]
+                value = y[i, o] + bias[o]
+                y[i, o] = least if value <= least else value
 
 
 @compiled
-def linear_outputs(start: int, stop: int, x: Array, weight: Array, bias: Array, y: Array) -> None:
+def linear_outputs(
+    start: int, stop: int, x: Array, weight: Array, bias: Array, floor: float, y: Array
+) -> None:
     """Columns start … stop of x @ weightᵀ + bias, for few rows: no thread reads all of weight."""
+    least = y.dtype.type(floor)
     columns = np.empty((stop - start, len(x)), x.dtype)
     np.dot(weight[start:stop], x.T, columns)
     for i in range(len(x)):
         for o in range(stop - start):
-            y[i, start + o] = columns[o, i] + bias[start + o]
+            value = columns[o, i] + bias[start + o]
+            y[i, start + o] = least if value <= least else value
 
 
 @compiled

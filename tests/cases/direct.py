@@ -1,4 +1,4 @@
-"""Kernels that no op reaches: an optimizer's, in place, or to make an array."""
+"""Kernels that no op reaches: an optimizer's, in place, to make an array; ``act`` and ``pool``."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from cases.draws import (
     turned,
     whole,
 )
+from tinygrad_mnist.kernels import ACTIVATIONS, Conv, Pool
 
 
 @dataclass(frozen=True)
 class Direct:
-    """A kernel called by hand: by an optimizer, in place, or to make an array."""
+    """A kernel called by hand, as an optimizer or ``jit`` calls it."""
 
     kernel: str
     draw: Draw
@@ -92,6 +93,57 @@ def moved(rng: Rng) -> list[Case]:
     ]
 
 
+def linear(rng: Rng) -> list[Case]:
+    """Layouts, a bias of what is no number, no bias; ``act`` each."""
+    special = np.array([np.nan, np.inf, -np.inf, 0.0])
+    cases = []
+    for act in ACTIVATIONS:
+        for n, inputs in ((5, 3), (0, 3), (2, 0), (70, 1100)):
+            x, weight = normal(rng, (n, inputs)), normal(rng, (4, inputs))
+            cases.append(case(x, weight, special, act=act))
+            cases.append(case(x.astype(F32), weight.astype(F32), act=act))
+        cases.append(case(gaps(x), turned(weight), normal(rng, (4,)), act=act))
+    return cases
+
+
+def conv2d(rng: Rng) -> list[Case]:
+    """Groups, strides, padding, dilation, odd sizes; each with ``act``, a ``pool``, and both."""
+    plain = Conv(stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)
+    spread = Conv(stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2)
+    halves = Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))
+    overlapping = Pool(size=(3, 2), stride=(2, 1), padding=(1, 1))
+    shapes: list[tuple[Shape, Shape, Conv]] = [
+        ((3, 2, 9, 10), (4, 2, 3, 2), plain),
+        ((2, 4, 14, 13), (6, 2, 3, 3), spread),
+        ((0, 2, 9, 9), (4, 2, 3, 3), plain),
+        ((2, 1, 4, 4), (3, 1, 3, 3), plain),
+    ]
+    folds = [(act, pool) for act in (None, *ACTIVATIONS) for pool in (None, halves, overlapping)]
+    cases = []
+    for image, kernel, conv in shapes:
+        x, weight, bias = normal(rng, image), normal(rng, kernel), normal(rng, kernel[:1])
+        bias[0] = np.nan
+        for act, pool in folds[1:]:
+            cases.append(case(x, weight, bias, conv=conv, act=act, pool=pool))
+        single = [a.astype(F32) for a in (x, weight)]
+        cases.append(case(*single, conv=conv, act="relu", pool=halves))
+        cases.append(case(gaps(x), weight, bias, conv=conv, act="relu", pool=halves))
+    return cases
+
+
+def batch_norm(rng: Rng) -> list[Case]:
+    """Images and rows, an infinite bias; ``act`` each."""
+    cases = []
+    for act in ACTIVATIONS:
+        for shape in ((4, 3, 5, 2), (9, 3), (1, 3, 1, 1)):
+            arrays = [normal(rng, s) for s in (shape, (3,), (3,))]
+            cases.append(case(*arrays, eps=1e-5, act=act))
+            arrays[2][:2] = -np.inf, np.nan
+            cases.append(case(*(a.astype(F32) for a in arrays), eps=1e-5, act=act))
+        cases.append(case(gaps(arrays[0]), *arrays[1:], eps=1e-5, act=act))
+    return cases
+
+
 SHAPES: list[Shape] = [(), (0, 3), (1,), (5,), (3, 4), (257, 401)]
 
 
@@ -128,6 +180,9 @@ DIRECT = [
     Direct("uniform", lambda rng: [case(shape=s, key=2**63 + 5, dtype=F32) for s in SHAPES]),
     Direct("uniform", lambda rng: [case(shape=s, key=3, dtype=F64) for s in SHAPES]),
     Direct("dropout_mask", lambda rng: [case(shape=s, p=0.3, key=9, dtype=F32) for s in SHAPES]),
+    Direct("linear", linear),
+    Direct("conv2d", conv2d),
+    Direct("batch_norm", batch_norm),
     Direct("copy_", written),
     Direct("put_", put),
     Direct("fill_", lambda rng: [case(*c.inputs[:1], value=0.5) for c in moved(rng)]),

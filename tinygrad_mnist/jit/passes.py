@@ -12,11 +12,11 @@ from typing import Any
 
 from tinygrad_mnist.contract import spec
 from tinygrad_mnist.jit.program import Action, Instruction, Item, Place, Program
+from tinygrad_mnist.kernels import ACTIVATIONS
 
 Pass = Callable[[Program], None]
 
 _MAKERS = {"full", "arange"}  # kernels without inputs that always make the same
-_ACTS = {"relu", "sigmoid", "tanh"}  # whose gradient does not read what they were given
 _TAKES_ACT = {"linear", "conv2d", "batch_norm"}
 
 
@@ -92,7 +92,7 @@ def _follower(
 def _fits(item: Instruction, follower: Instruction) -> bool:
     if follower.kernel == "max_pool2d":
         return item.kernel == "conv2d" and item.static.get("pool") is None
-    return follower.kernel in _ACTS
+    return follower.kernel in ACTIVATIONS
 
 
 def _merge(item: Instruction, follower: Instruction) -> None:
@@ -189,7 +189,7 @@ class _Blocks:
         self.free.add(block)
 
 
-PASSES: tuple[Pass, ...] = (hoist, write_directly, drop_unread, share_memory)
+PASSES: tuple[Pass, ...] = (hoist, write_directly, fold, drop_unread, share_memory)
 
 
 # ---- what they ask of a program

@@ -245,7 +245,7 @@ class Program:
                 item.fn()
                 continue
             static = {**item.static, **{name: dispatch.host(fn) for name, fn in item.hosts.items()}}
-            with dispatch.phase(item.phase):
+            with dispatch.phase(item.phase, replayed=True):
                 given = [_arrays(x) for x in item.inputs]
                 dispatch.call(self.backend, item.kernel, given, static, _arrays(item.out))
 

@@ -9,19 +9,23 @@ everything else is a keyword. Four kinds exist, and the decorators below say whi
 - a *view* returns an alias of its input and takes no ``out``;
 - an *in-place* kernel ends in ``_``, writes the arguments it declares and returns nothing.
 
+``linear``, ``conv2d`` and ``batch_norm`` take the name of an elementwise kernel as ``act``: it is
+applied to their (first) result. ``conv2d`` also takes a ``pool``, and pools its result before that.
+The bits are those of the kernels one after the other; ``jit`` folds them where it can.
+
 Shapes and dtypes have been checked and made equal before a kernel is called (see ``ops``).
 Indices into data are checked here, because a device can only do it without waiting for the host.
 """
 
-from tinygrad_mnist.kernels.base import Array, Pair, Shape, Step
+from tinygrad_mnist.kernels.base import ACTIVATIONS, Act, Array, Pair, Shape, Step
 from tinygrad_mnist.kernels.networks import GOLDEN, MIX_1, MIX_2
 from tinygrad_mnist.kernels.optimizers import Optimizers
 from tinygrad_mnist.kernels.pointwise import MANY
 from tinygrad_mnist.kernels.products import Conv, Pool, convolved, lowest
 from tinygrad_mnist.special import blocked
 
-__all__ = ["Array", "Backend", "Conv", "Pair", "Pool", "Shape", "Step"]
-__all__ += ["GOLDEN", "MANY", "MIX_1", "MIX_2", "blocked", "convolved", "lowest"]
+__all__ = ["Act", "Array", "Backend", "Conv", "Pair", "Pool", "Shape", "Step"]
+__all__ += ["ACTIVATIONS", "GOLDEN", "MANY", "MIX_1", "MIX_2", "blocked", "convolved", "lowest"]
 
 
 class Backend(Optimizers):

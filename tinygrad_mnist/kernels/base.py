@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -13,6 +13,10 @@ Array = Any
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
 Kernel = Callable[..., Any]
+
+# What other kernels take as ``act``: elementwise kernels whose gradient needs their result alone.
+Act = Literal["relu", "sigmoid", "tanh"] | None
+ACTIVATIONS = ("relu", "sigmoid", "tanh")
 
 
 def elementwise(kernel: Kernel) -> Kernel:
@@ -132,6 +136,10 @@ class Base:
             return self.xp.full(shape, value, dtype)
         out.fill(value)
         return out
+
+    def _activated(self, x: Array, act: Act) -> Array:
+        """``x`` after the kernel ``act``, one of ``ACTIVATIONS``, in place; None for none."""
+        return x if act is None else getattr(self, act)(x, out=x)
 
     def _masked(self, x: Array, mask: Array) -> Array:
         """``x`` where ``mask`` holds, else 0: by the bits, which is 15 times faster than where.

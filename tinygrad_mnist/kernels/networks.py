@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_mnist.kernels.base import Array, Shape
+from tinygrad_mnist.kernels.base import Act, Array, Shape
 from tinygrad_mnist.kernels.products import Products
 
 # splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
@@ -18,16 +18,20 @@ class Networks(Products):
     """What layers and losses need in one pass."""
 
     def batch_norm(
-        self, x: Array, weight: Array, bias: Array, *, eps: float, out: Any = None
+        self, x: Array, weight: Array, bias: Array, *, eps: float, act: Act = None, out: Any = None
     ) -> tuple[Array, Array, Array]:
-        """x (N, C, …) to weight · (x − mean) / √(var + eps) + bias, mean (C,), biased var (C,)."""
+        """x (N, C, …) to weight · (x − mean) / √(var + eps) + bias, mean (C,), biased var (C,).
+
+        ``act`` is of the first.
+        """
         dims, per_channel = _channel(x.ndim)
         mean = self.xp.mean(x, axis=dims, keepdims=True)
         centred = x - mean
         var = self.xp.mean(centred * centred, axis=dims)
         scale = weight / self.xp.sqrt(var + eps)
         y = centred * scale[per_channel] + bias[per_channel]
-        return self._into(out, (y, mean.reshape(-1), var))
+        y, mean, var = self._into(out, (y, mean.reshape(-1), var))
+        return self._activated(y, act), mean, var
 
     def batch_norm_grad(
         self, dY: Array, x: Array, weight: Array, *, eps: float, out: Any = None

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_mnist.kernels.base import Array, Pair, Shape, view
+from tinygrad_mnist.kernels.base import Act, Array, Pair, Shape, view
 from tinygrad_mnist.kernels.indexing import Indexing
 
 
@@ -34,10 +34,13 @@ class Products(Indexing):
     def matmul(self, x: Array, y: Array, *, out: Array = None) -> Array:
         return self.xp.matmul(x, y, out=out)
 
-    def linear(self, x: Array, weight: Array, bias: Array = None, *, out: Array = None) -> Array:
-        """x (N, in) · weight (out, in)ᵀ + bias (out,)."""
+    def linear(
+        self, x: Array, weight: Array, bias: Array = None, *, act: Act = None, out: Array = None
+    ) -> Array:
+        """x (N, in) · weight (out, in)ᵀ + bias (out,), then ``act``."""
         out = self.xp.matmul(x, weight.T, out=out)
-        return out if bias is None else self.xp.add(out, bias, out=out)
+        out = out if bias is None else self.xp.add(out, bias, out=out)
+        return self._activated(out, act)
 
     def linear_dw(self, dY: Array, x: Array, *, out: Array = None) -> Array:
         """Gradient of linear by its weight: dY (N, out)ᵀ · x (N, in)."""
@@ -66,15 +69,30 @@ class Products(Indexing):
         return out
 
     def conv2d(
-        self, x: Array, weight: Array, bias: Array = None, *, conv: Conv, out: Array = None
-    ) -> Array:
-        """x (N, C, H, W) with weight (O, C/groups, kh, kw): im2col and a product per image."""
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array = None,
+        *,
+        conv: Conv,
+        act: Act = None,
+        pool: Pool | None = None,
+        out: Any = None,
+    ) -> Any:
+        """x (N, C, H, W) with weight (O, C/groups, kh, kw): im2col and a product per image.
+
+        Given a ``pool``, both results of max_pool2d of that. ``act`` comes last.
+        """
+        if pool is not None:
+            y = self.conv2d(x, weight, bias, conv=conv)
+            y, index = self.max_pool2d(y, pool=pool, out=out)
+            return self._activated(y, act), index
         columns, (height, width) = self._im2col(x, weight.shape, conv)
         kernel = weight.reshape(conv.groups, weight.shape[0] // conv.groups, -1)
         y = self.xp.matmul(kernel, columns).reshape(len(x), weight.shape[0], height, width)
         if bias is None:
-            return self._into(out, y)
-        return self.xp.add(y, bias[:, None, None], out=out)
+            return self._activated(self._into(out, y), act)
+        return self._activated(self.xp.add(y, bias[:, None, None], out=out), act)
 
     def conv2d_dx(
         self, dY: Array, weight: Array, *, shape: Shape, conv: Conv, out: Array = None
