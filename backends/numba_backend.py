@@ -24,11 +24,11 @@ from tinygrad_mnist.backends.numba_kernels import (
     pooling,
     products,
     programs,
-    reductions,
     streams,
     threads,
 )
-from tinygrad_mnist.backends.numba_kernels.planning import Total
+from tinygrad_mnist.backends.numba_kernels.launching import Launching, Total
+from tinygrad_mnist.backends.numba_kernels.launching import or_empty as _or_empty
 from tinygrad_mnist.kernels import Array, Backend, Conv, Pair, Pool, Shape, Step, convolved
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -44,7 +44,7 @@ SPOTS = 32  # pixels of a result below which one product per image is too small
 HALVES = Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))  # the pooling with loops of its own
 
 
-class NumbaBackend(Backend):
+class NumbaBackend(Launching, Backend):
     """The default kernels, and compiled ones in their place where that pays."""
 
     name = "numba"
@@ -161,7 +161,7 @@ class NumbaBackend(Backend):
             self._run(products.matmul, len(x), work, x, weight.T, out)
             return out
         bias = self._contiguous(bias)
-        if 2 * len(x) <= len(weight) and work >= threads.WORTH:
+        if 2 * len(x) <= len(weight):
             self._run(products.linear_outputs, len(weight), work, x, weight, bias, out)
         else:
             self._run(products.linear, len(x), work, x, weight, bias, out)
@@ -264,7 +264,7 @@ class NumbaBackend(Backend):
         out = _or_empty(out, shape, dY.dtype)
         if pool == HALVES:
             if 4 * dY.size < out.size:
-                self._run(pooling.clear_edges, len(out), 0, dY, out)
+                self._run(pooling.clear_edges, 1, 0, dY, out)
             self._run(pooling.max_pool2d_grad, len(dY), out.size // 2, dY, index, out)
         else:
             kernel, work = pooling.max_pool2d_any_grad, 4 * dY.size + out.size
@@ -564,82 +564,6 @@ class NumbaBackend(Backend):
                     weight_decay=weight_decay, maximize=maximize, step=step,
                 )  # fmt: skip
 
-    # ---- how loops run; a plan (see ``planning``) writes them down in place of this
-
-    def _run(self, kernel: Any, items: int, work: int, *arguments: Any) -> None:
-        """``kernel`` for all items: at once, or a range of them on each thread of its region."""
-        parts = threads.split(items, work)
-        if parts == 1:
-            kernel(0, items, *arguments)
-        else:
-            kernel.region(parts, items, *arguments)
-
-    _run_beside = _run  # one of several that write nothing that another one reads
-
-    def _run_totals(self, kernel: Any, items: int, *arguments: Any) -> None:
-        """As ``_run``, in as many parts as the argument ``Total`` has: each takes its own."""
-        parts = next(len(each.array) for each in arguments if isinstance(each, Total))
-        if parts == 1:
-            kernel(0, items, *(each.array[0] if isinstance(each, Total) else each for each in arguments))
-        else:
-            kernel.region(parts, items, *(each.array if isinstance(each, Total) else each for each in arguments))
-
-    def _join(self, totals: Array, out: Array) -> None:
-        """The parts' totals added up, in the order of the parts."""
-        np.sum(totals, axis=0, out=out.reshape(totals.shape[1:]))
-
-    def _contiguous(self, x: Array) -> Array:
-        return np.ascontiguousarray(x).reshape(x.shape)
-
-    def _copied(self, x: Array, out: Array) -> None:
-        out[...] = x
-
-    def _numbers(
-        self, fn: Callable[..., tuple[Any, ...]], *, guard: str = "", **static: Any
-    ) -> tuple[Any, ...]:
-        """What a kernel takes for its static arguments, some of which may change between runs."""
-        return fn(**static)
-
-    def _counted(
-        self, target: Array, classes: int, ignore_index: int, count: Array = None
-    ) -> bool:
-        """How many targets are not ``ignore_index``, in ``count``; False if one is no class."""
-        counted = exponentials.counted(target, classes, ignore_index)
-        if counted >= 0 and count is not None:
-            count[()] = counted or math.nan
-        return counted >= 0
-
-    def _each(self, kernel: Any, work: int, *arrays: Array, out: Array) -> Array:
-        """``kernel`` on the elements of arrays that are alike."""
-        x = arrays[0]
-        out = _or_empty(out, x.shape, x.dtype)
-        self._run(kernel, x.size, work, *[each.ravel() for each in arrays], out.ravel())
-        return out
-
-    def _each_row(self, kernel: Any, *arrays: Array, out: Array) -> Array:
-        """``kernel`` on the rows (n, size) of arrays (…, size) that are alike."""
-        x = arrays[0]
-        out = _or_empty(out, x.shape, x.dtype)
-        rows = [each.reshape(-1, x.shape[-1]) for each in (*arrays, out)]
-        self._run(kernel, len(rows[0]), 4 * x.size, *rows)
-        return out
-
-    def _sum(self, planes: Array, out: Array) -> None:
-        """``planes`` (N, C, S) added up over N and S, each thread's as float64."""
-        parts = threads.split(len(planes), planes.size // 4)
-        totals = np.empty((parts, planes.shape[1]), np.float64)
-        if planes.shape[2] == 1:
-            self._run_totals(reductions.sum_rows, len(planes), planes[:, :, 0], Total(totals))
-        else:
-            self._run_totals(reductions.sum_planes, len(planes), planes, Total(totals))
-        self._join(totals, out)
-
-    def _update(self, kernel: Any, arrays: tuple[Any, ...], *settings: Any) -> None:
-        """One parameter's arrays through an optimizer's ``kernel``."""
-        size = arrays[0].size
-        flat = [None if x is None else x.ravel() for x in arrays]
-        self._run_beside(kernel, size, size, *flat, *settings)
-
 
 class _Planner(planning.Planning, NumbaBackend, planning.Refusing):
     """What the kernels above would run, and nothing of what the defaults would."""
@@ -721,10 +645,6 @@ def _product(x: Array, width: int) -> int:
 def _columns(y: Array, weight: Array) -> int:
     """The numbers in the columns of a convolution with the result ``y``."""
     return math.prod(weight.shape[1:]) * len(y) * math.prod(y.shape[2:])
-
-
-def _or_empty(out: Any, shape: Shape, dtype: np.dtype) -> Array:
-    return np.empty(shape, dtype) if out is None else out
 
 
 def _by_group(weight: Array, groups: int) -> Array:

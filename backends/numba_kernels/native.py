@@ -72,7 +72,7 @@ class Native:
         self.threads = threads
         counters = np.zeros(LINE * (len(stages) + 2), np.int64)  # one line before, one behind
         self._keep = counters, table
-        self._failed = memoryview(counters)[LINE : LINE + 1]
+        self._failed = memoryview(counters.data)[LINE : LINE + 1]
         writer = _Writer(counters[LINE:].ctypes.data, table.ctypes.data)
         self._engine = _engine(str(writer.module(stages, threads > 1)))
         self._reset, self._run = map(self._engine.get_function_address, ("reset", "run"))

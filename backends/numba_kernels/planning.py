@@ -14,10 +14,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_mnist.backends.numba_kernels import elements, threads
+from tinygrad_mnist.backends.numba_kernels import elements, exponentials, products, threads
+from tinygrad_mnist.backends.numba_kernels.launching import Total
 from tinygrad_mnist.kernels import Array, Backend, Pair, Shape
 
 FLOATS = np.dtype(np.float32), np.dtype(np.float64)
+# Work that another thread takes over: a program's threads are awake, and need no call.
+WORTH = 2**14
+# The ranges that these are given decide how their results round: they get those of a plain call.
+ROUNDED = {products.matmul, products.linear, products.linear_outputs, products.linear_dw_rows}
+ROUNDED |= {exponentials.softmax, exponentials.softmax_grad, exponentials.log_softmax}
+ROUNDED |= {exponentials.log_softmax_grad, exponentials.cross_entropy_grad}
 DIMS = 4  # of arrays that are copied however they lie
 
 
@@ -30,12 +37,6 @@ class Slot(NamedTuple):
 
     cell: int
     value: Any  # its type counts
-
-
-class Total(NamedTuple):
-    """An array (parts, …) of which each part of a launch takes its own."""
-
-    array: Array
 
 
 class Strided(NamedTuple):
@@ -80,10 +81,10 @@ class Planning:
     # ---- the helpers
 
     def _run(self, kernel: Any, items: int, work: int, *arguments: Any) -> None:
-        self.launches.append(Planned(kernel, items, threads.split(items, work), arguments))
+        self.launches.append(Planned(kernel, items, _parts(kernel, items, work), arguments))
 
     def _run_beside(self, kernel: Any, items: int, work: int, *arguments: Any) -> None:
-        parts = threads.split(items, work)
+        parts = _parts(kernel, items, work)
         self.launches.append(Planned(kernel, items, parts, arguments, beside=True))
 
     def _run_totals(self, kernel: Any, items: int, *arguments: Any) -> None:
@@ -114,9 +115,7 @@ class Planning:
         self.numbers = Numbers(fn, self._cell, values, guard)
         return tuple(Slot(self._cell + i, value) for i, value in enumerate(values))
 
-    def _counted(
-        self, target: Array, classes: int, ignore_index: int, count: Array = None
-    ) -> bool:
+    def _counted(self, target: Array, classes: int, ignore_index: int, count: Array = None) -> bool:
         count = np.empty((), FLOATS[0]) if count is None else count
         self._run(elements.count, 1, 0, target, classes, ignore_index, _flat(count))
         return True
@@ -264,6 +263,12 @@ def _blending(*, weight: float) -> tuple[Any, ...]:
     return (float(weight),)
 
 
+def _parts(kernel: Any, items: int, work: int) -> int:
+    if kernel in ROUNDED:
+        return threads.split(items, work)
+    return threads.split(items, work * (threads.WORTH // WORTH))
+
+
 def _require(condition: bool) -> None:
     if not condition:
         raise Uncovered
@@ -299,4 +304,3 @@ def _is_of_rows(x: Array, shape: Shape) -> bool:
     """Whether ``x`` has one number for each row of an array of ``shape``, for rows of some dims."""
     dims = next((d for d in range(x.ndim, 0, -1) if x.shape[d - 1] != 1), 0)
     return x.shape[:dims] == shape[:dims]
-

@@ -22,13 +22,13 @@ import numpy as np
 from numba import types
 
 from tinygrad_mnist.backends.numba_kernels import native, threads
+from tinygrad_mnist.backends.numba_kernels.launching import Total
 from tinygrad_mnist.backends.numba_kernels.native import Argument, Launch, Native, Stage
 from tinygrad_mnist.backends.numba_kernels.planning import (
     Numbers,
     Planned,
     Slot,
     Strided,
-    Total,
     Uncovered,
 )
 from tinygrad_mnist.kernels import Array, Backend, Step
@@ -75,7 +75,7 @@ class Program:
     def __init__(self, backend: Backend, plans: list[Plan], table: np.ndarray) -> None:
         self._backend, self._plans = backend, plans
         self._native = Native(list(_stages(plans)), table, _threads(plans))
-        cells = memoryview(table)
+        cells = memoryview(table.data)
         self._refresh: list[Callable[[], bool]] = []
         for plan in plans:
             self._refresh += [_Moving(plan.step, *each, cells) for each in plan.moving]
@@ -117,7 +117,8 @@ class _Hosted:
     """Writes the numbers of a step; False where they are no numbers for its plan."""
 
     def __init__(self, step: Step, numbers: Numbers, table: np.ndarray) -> None:
-        self._step, self._table, self._fn, self._guard = step, table, numbers.fn, numbers.guard
+        self._step, self._fn, self._guard = step, numbers.fn, numbers.guard
+        self._cells = memoryview(table.data)
         self._offset = 8 * numbers.cell
         self._pack = Struct("".join(LETTERS[type(each)] for each in numbers.values)).pack_into
         self._held = bool(step.static[self._guard]) if self._guard else None
@@ -126,7 +127,7 @@ class _Hosted:
         static = self._step.static
         if self._guard and bool(static[self._guard]) is not self._held:
             return False
-        self._pack(self._table, self._offset, *self._fn(**static))
+        self._pack(self._cells, self._offset, *self._fn(**static))
         return True
 
 
@@ -146,7 +147,7 @@ def _plan(planner: Callable[..., Any], step: Step, number: int, cell: int) -> Pl
     except Uncovered:
         return None
     beside = all(each.beside for each in chosen.launches)
-    moving = [(place.index, place.cell) for place in places]
+    moving = [(each.place, each.cell) for each in places]
     return Plan(step, launches, beside, chosen.numbers, moving, chosen.launches)
 
 
@@ -160,7 +161,7 @@ def _is_filled(result: Any, out: Any) -> bool:
 class _Place(NamedTuple):
     """A moving array of a step: what of memory it takes now, and the cell of its address."""
 
-    index: int
+    place: int
     cell: int
     low: int
     high: int
@@ -169,7 +170,7 @@ class _Place(NamedTuple):
 
 def _places(step: Step, cell: int) -> list[_Place]:
     """An argument's address tells which array it is a part of, so moving ones must not overlap."""
-    found = []
+    found: list[_Place] = []
     others = [x for i, x in enumerate(step.arrays) if i not in step.moving]
     others += step.out if isinstance(step.out, tuple | list) else [step.out]
     for i in step.moving:
