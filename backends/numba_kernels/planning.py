@@ -19,6 +19,7 @@ from tinygrad_mnist.backends.numba_kernels.launching import Total
 from tinygrad_mnist.kernels import Array, Backend, Pair, Shape
 
 FLOATS = np.dtype(np.float32), np.dtype(np.float64)
+NUMBERS = *FLOATS, np.dtype(np.int64)
 # Work that another thread takes over: a program's threads are awake, and need no call.
 WORTH = 2**14
 # The ranges that these are given decide how their results round: they get those of a plain call.
@@ -148,6 +149,7 @@ class Planning:
         return self._pair(kernels, x, y, out)
 
     def divide(self, x: Array, y: Array, *, out: Array = None) -> Array:
+        _require(_is_float(out))
         kernels = elements.divide, elements.divide_by, elements.divide_of
         return self._pair(kernels, x, y, out)
 
@@ -161,9 +163,11 @@ class Planning:
         return self._one(elements.sqrt, x, out)
 
     def sum(self, x: Array, *, dim: Shape, keepdim: bool, out: Array = None) -> Array:
-        _require(_is_float(out) and _is_float(x) and x.dtype == out.dtype)
+        _require(_is_float(out) and type(x) is np.ndarray and x.dtype == out.dtype and x.size > 0)
         kept = [d for d in range(x.ndim) if d not in dim]
-        _require(not kept or kept[-1] - kept[0] < len(kept))  # what is kept lies together
+        if kept and kept[-1] - kept[0] >= len(kept):  # the loops want it together
+            x = x.transpose(*dim, *kept)
+            kept = list(range(len(dim), x.ndim))
         x = self._contiguous(x)
         if not kept:
             totals = np.empty((threads.split(x.size, x.size // 4), 1), np.float64)
@@ -186,13 +190,12 @@ class Planning:
         self._run(elements.fill, x.size, x.size // 4, number, _flat(x))
 
     def copy(self, x: Array, *, out: Array = None) -> Array:
-        _require(_is_float(out))
         self.copy_(out, x)
         return out
 
     def copy_(self, x: Array, y: Array) -> None:
         numbers = type(x) is type(y) is np.ndarray and x.size > 0
-        _require(numbers and x.dtype == y.dtype and x.dtype in FLOATS)
+        _require(numbers and x.dtype == y.dtype and x.dtype in NUMBERS)
         self._copied(np.broadcast_to(y, x.shape), x)
 
     def lerp_(self, x: Array, end: Array, *, weight: float) -> None:
@@ -212,7 +215,7 @@ class Planning:
 
     def _pair(self, kernels: tuple[Any, Any, Any], x: Any, y: Any, out: Array) -> Array:
         """``kernels``: of two arrays; of rows and a number for each; of a number and a row."""
-        _require(_is_float(out))
+        _require(_is_a(NUMBERS, out))
         each, by, of = kernels
         x, y = (_operand(operand, out) for operand in (x, y))
         if x.size < out.size and y.size < out.size:
@@ -275,8 +278,12 @@ def _require(condition: bool) -> None:
 
 
 def _is_float(x: Any) -> bool:
-    """Whether ``x`` is a non-empty C-contiguous array of floats."""
-    return type(x) is np.ndarray and x.dtype in FLOATS and x.flags.c_contiguous and x.size > 0
+    return _is_a(FLOATS, x)
+
+
+def _is_a(dtypes: tuple[np.dtype, ...], x: Any) -> bool:
+    """Whether ``x`` is a non-empty C-contiguous array of one of these."""
+    return type(x) is np.ndarray and x.dtype in dtypes and x.flags.c_contiguous and x.size > 0
 
 
 def _flat(x: Array) -> Array:

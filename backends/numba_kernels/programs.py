@@ -185,7 +185,8 @@ def _places(step: Step, cell: int) -> list[_Place]:
 
 def _launch(planned: Planned, number: int, places: list[_Place]) -> Launch:
     """``planned`` as a native call; Uncovered where Numba calls it in an unknown way."""
-    kinds = (types.int64, types.int64, *map(_type, planned.arguments))
+    given = (types.int64, types.int64, *map(_type, planned.arguments))
+    kinds = tuple(planned.kernel.fold_argument_types(given, {})[1])  # of *arguments, a tuple
     planned.kernel.compile(kinds)
     compiled = planned.kernel.overloads[kinds]
     _require(compiled.fndesc.restype == types.none)
