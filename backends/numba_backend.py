@@ -51,7 +51,7 @@ class NumbaBackend(Launching, Backend):
     xp: ClassVar[Any] = np
     array_type = np.ndarray
 
-    _small = False  # products that stay with NumPy, and sums, unless a program takes them
+    _small = False  # whether small products and updates are compiled: in a program
 
     def details(self) -> dict[str, str]:
         return threads.details() | cache.compilation()

@@ -49,7 +49,7 @@ class Launching:
         np.sum(totals, axis=0, out=out.reshape(totals.shape[1:]))
 
     def _contiguous(self, x: Array) -> Array:
-        return np.ascontiguousarray(x).reshape(x.shape)
+        return x if x.flags.c_contiguous else np.ascontiguousarray(x)
 
     def _copied(self, x: Array, out: Array) -> None:
         out[...] = x

@@ -29,7 +29,7 @@ def sgd_numbers(
     first: bool,
 ) -> tuple[Any, ...]:
     """Those that momentum needs come first."""
-    undamped = 1.0 if first else 1.0 - dampening
+    undamped = 1.0 if first else float(1 - dampening)
     settings = float(momentum), undamped, bool(nesterov)
     return *settings, float(lr), float(weight_decay), bool(maximize)
 
@@ -47,8 +47,8 @@ def adam_numbers(
 ) -> tuple[Any, ...]:
     shrink, coupled = 1.0, float(weight_decay)
     if decoupled_weight_decay:
-        shrink, coupled = 1.0 - lr * weight_decay, 0.0
-    step_size, correction = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
+        shrink, coupled = float(1 - lr * weight_decay), 0.0
+    step_size, correction = float(lr / (1 - beta1**step)), float((1 - beta2**step) ** 0.5)
     betas = float(beta1), float(beta2)
     return *betas, float(eps), coupled, shrink, bool(maximize), step_size, correction
 

@@ -72,7 +72,7 @@ class Planning:
     """The helpers of ``NumbaBackend`` that keep what they are given, and kernels for programs."""
 
     _sum: Any  # of NumbaBackend
-    _small = True  # products and sums that are no work for a call from Python are one for a program
+    _small = True  # they are no work for a call from Python, but for a program
 
     def __init__(self, hosted: bool, cell: int) -> None:
         self.launches: list[Planned] = []

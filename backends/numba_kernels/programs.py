@@ -62,15 +62,23 @@ def prepared(
     table = np.zeros(max(1, cells), np.int64)
     functions: list[Callable[[], None]] = []
     for covered, group in groupby(zip(steps, plans, strict=True), lambda pair: pair[1] is not None):
-        if covered:
-            functions.append(Program(backend, [plan for _, plan in group if plan], table))
-        else:
-            functions += [partial(step.run, backend) for step, _ in group]
+        pairs = list(group)
+        made = _program(backend, [plan for _, plan in pairs if plan], table) if covered else None
+        functions += [made] if made else [partial(step.run, backend) for step, _ in pairs]
     return functions
 
 
+def _program(backend: Backend, plans: list[Plan], table: np.ndarray) -> Program | None:
+    """None where LLVM does not take what is written for it."""
+    try:
+        return Program(backend, plans, table)
+    except RuntimeError as error:
+        _say_once(f"LLVM of Numba {_numba.__version__} refuses a program: {error}".splitlines()[0])
+        return None
+
+
 class Program:
-    """Steps in one native call."""
+    """Steps in one native call; one thread of Python calls it at a time."""
 
     def __init__(self, backend: Backend, plans: list[Plan], table: np.ndarray) -> None:
         self._backend, self._plans = backend, plans
