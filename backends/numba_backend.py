@@ -7,7 +7,7 @@ Each override serves non-empty C-contiguous float arrays and leaves the rest to 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,14 +19,17 @@ from tinygrad_mnist.backends.numba_kernels import (
     indexing,
     normalisation,
     optimizers,
+    planning,
     pointwise,
     pooling,
     products,
-    reductions,
+    programs,
     streams,
     threads,
 )
-from tinygrad_mnist.kernels import Act, Array, Backend, Conv, Pair, Pool, Shape, convolved
+from tinygrad_mnist.backends.numba_kernels.launching import Launching, Total
+from tinygrad_mnist.backends.numba_kernels.launching import or_empty as _or_empty
+from tinygrad_mnist.kernels import Act, Array, Backend, Conv, Pair, Pool, Shape, Step, convolved
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 INT32, INT64, UINT8 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.uint8)
@@ -41,15 +44,22 @@ SPOTS = 32  # pixels of a result below which one product per image is too small
 HALVES = Pool(size=(2, 2), stride=(2, 2), padding=(0, 0))  # the pooling with loops of its own
 
 
-class NumbaBackend(Backend):
+class NumbaBackend(Launching, Backend):
     """The default kernels, and compiled ones in their place where that pays."""
 
     name = "numba"
     xp: ClassVar[Any] = np
     array_type = np.ndarray
 
+    _small = False  # whether small products and updates are compiled: in a program
+
     def details(self) -> dict[str, str]:
         return threads.details() | cache.compilation()
+
+    def prepared(self, steps: Sequence[Step]) -> list[Callable[[], None]]:
+        if not threads.compiles():
+            return super().prepared(steps)
+        return programs.prepared(self, _Planner, steps)
 
     def check_index(self, index: Array, size: int, kernel: str, low: int = 0) -> None:
         if _is(index, INT64):
@@ -63,39 +73,39 @@ class NumbaBackend(Backend):
     def sigmoid(self, x: Array, *, out: Array = None) -> Array:
         if not _alike(x, out):
             return super().sigmoid(x, out=out)
-        return _each(exponentials.sigmoid, x.size, x, out=out)
+        return self._each(exponentials.sigmoid, x.size, x, out=out)
 
     def sigmoid_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
         if not _alike(y, dY, out):
             return super().sigmoid_grad(dY, y, out=out)
-        return _each(pointwise.sigmoid_grad, y.size // 4, dY, y, out=out)
+        return self._each(pointwise.sigmoid_grad, y.size // 4, dY, y, out=out)
 
     def tanh_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
         if not _alike(y, dY, out):
             return super().tanh_grad(dY, y, out=out)
-        return _each(pointwise.tanh_grad, y.size // 4, dY, y, out=out)
+        return self._each(pointwise.tanh_grad, y.size // 4, dY, y, out=out)
 
     def gelu(self, x: Array, *, approximate: str, out: Array = None) -> Array:
         if not _alike(x, out):
             return super().gelu(x, approximate=approximate, out=out)
         kernel = exponentials.gelu_tanh if approximate == "tanh" else exponentials.gelu
-        return _each(kernel, 2 * x.size, x, out=out)
+        return self._each(kernel, 2 * x.size, x, out=out)
 
     def gelu_grad(self, dY: Array, x: Array, *, approximate: str, out: Array = None) -> Array:
         if not _alike(x, dY, out):
             return super().gelu_grad(dY, x, approximate=approximate, out=out)
         kernel = exponentials.gelu_tanh_grad if approximate == "tanh" else exponentials.gelu_grad
-        return _each(kernel, 2 * x.size, dY, x, out=out)
+        return self._each(kernel, 2 * x.size, dY, x, out=out)
 
     def relu(self, x: Array, *, out: Array = None) -> Array:
         if not _alike(x, out):
             return super().relu(x, out=out)
-        return _each(pointwise.relu, x.size // 4, x, out=out)
+        return self._each(pointwise.relu, x.size // 4, x, out=out)
 
     def relu_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
         if not _alike(y, dY, out):
             return super().relu_grad(dY, y, out=out)
-        return _each(pointwise.relu_grad, y.size // 4, dY, y, out=out)
+        return self._each(pointwise.relu_grad, y.size // 4, dY, y, out=out)
 
     # ---- reductions
 
@@ -109,10 +119,7 @@ class NumbaBackend(Backend):
             return super().sum(x, dim=dim, keepdim=keepdim, out=out)
         shape = tuple(1 if d in dim else size for d, size in enumerate(x.shape))
         out = _or_empty(out, shape if keepdim else tuple(x.shape[d] for d in kept), x.dtype)
-        planes = x.reshape(math.prod(x.shape[: kept[0]]), out.size, -1)
-        totals = np.empty((threads.split(len(planes), x.size // 4), out.size), np.float64)
-        _sum(planes, totals)
-        np.sum(totals, axis=0, out=out.reshape(-1))  # in the order of the threads
+        self._sum(x.reshape(math.prod(x.shape[: kept[0]]), out.size, -1), out)
         return out
 
     # ---- at indices
@@ -133,46 +140,51 @@ class NumbaBackend(Backend):
     # ---- products on all threads
 
     def matmul(self, x: Array, y: Array, *, out: Array = None) -> Array:
-        if not _is_large(x, y.shape[-1]):
+        if not (self._small or _is_large(x, y.shape[-1])):
             return super().matmul(x, y, out=out)
-        fits = _is_matrix(x) and _is_matrix(y) and x.shape[1] == y.shape[0] and len(x) >= FEW
+        fits = _is_matrix(x) and _is_matrix(y) and x.shape[1] == y.shape[0]
+        fits = fits and (self._small or len(x) >= FEW)
         if not (fits and x.dtype is y.dtype and _takes(out, x.dtype)):
             return super().matmul(x, y, out=out)
         out = _or_empty(out, (len(x), y.shape[1]), x.dtype)
-        x = np.ascontiguousarray(x)
-        products.matmul.region(threads.count(), len(x), x, y, out)
+        work = _product(x, y.shape[1]) if len(x) >= FEW else 0
+        self._run(products.matmul, len(x), work, self._contiguous(x), y, out)
         return out
 
     def linear(
         self, x: Array, weight: Array, bias: Array = None, *, act: Act = None, out: Array = None
     ) -> Array:
-        large = _is_large(x, len(weight))
+        large = self._small or _is_large(x, len(weight))
         if not (large and _are(x.dtype, x, weight) and _takes(out, x.dtype)):
             return super().linear(x, weight, bias, act=act, out=out)
         out = _or_empty(out, (len(x), len(weight)), x.dtype)
+        work = _product(x, len(weight))
         if bias is None:
-            products.matmul.region(threads.count(), len(x), x, weight.T, out)
+            self._run(products.matmul, len(x), work, x, weight.T, out)
             return self._activated(out, act)
         floor, act = _floor(act)
-        arguments = x, weight, np.ascontiguousarray(bias), floor, out
+        arguments = x, weight, self._contiguous(bias), floor, out
         if 2 * len(x) <= len(weight):
-            products.linear_outputs.region(threads.count(), len(weight), *arguments)
+            self._run(products.linear_outputs, len(weight), work, *arguments)
         else:
-            products.linear.region(threads.count(), len(x), *arguments)
+            self._run(products.linear, len(x), work, *arguments)
         return self._activated(out, act)
 
     def linear_dw(self, dY: Array, x: Array, *, out: Array = None) -> Array:
-        large = _is_large(x, dY.shape[1])
+        large = self._small or _is_large(x, dY.shape[1])
         if not (large and _are(x.dtype, dY, x) and _takes(out, x.dtype)):
             return super().linear_dw(dY, x, out=out)
         shape = (dY.shape[1], x.shape[1])
         out = _or_empty(out, shape, x.dtype)
-        if len(x) <= MANY or out.size > WIDE:
-            products.linear_dw_rows.region(threads.count(), len(out), dY, x, out)
+        work = _product(x, len(out))
+        parts = threads.split(len(x), work)
+        if len(x) <= MANY or out.size > WIDE or parts == 1:
+            self._run(products.linear_dw_rows, len(out), work, dY, x, out)
             return out
-        totals = np.empty((threads.count(), *shape), x.dtype)
-        products.linear_dw_sum.region(len(totals), len(x), dY, x, totals)
-        return np.sum(totals, axis=0, out=out)  # in the order of the threads
+        totals = np.empty((parts, *shape), x.dtype)
+        self._run_totals(products.linear_dw_sum, len(x), dY, x, Total(totals))
+        self._join(totals, out)
+        return out
 
     # ---- convolution, image by image
 
@@ -195,16 +207,17 @@ class NumbaBackend(Backend):
             return super().conv2d(x, weight, bias, conv=conv, act=act, pool=pool, out=out)
         work = len(x) * math.prod(spots) * math.prod(weight.shape[1:])
         x, groups = self._pad(x, conv.padding, 0), conv.groups
-        bias = np.zeros(len(weight), x.dtype) if bias is None else np.ascontiguousarray(bias)
+        bias = np.zeros(len(weight), x.dtype) if bias is None else self._contiguous(bias)
         (floor, act), steps = _floor(act), _steps(weight.shape, spots, conv)
         arguments = x, _by_group(weight, groups), bias.reshape(groups, -1), floor
         if pool is None:
             y = _or_empty(y, (len(x), len(weight), *spots), x.dtype)
-            _run(convolution.conv2d, len(x), work, *arguments, _images_by_group(y, groups), *steps)
+            images = _images_by_group(y, groups)
+            self._run(convolution.conv2d, len(x), work, *arguments, images, *steps)
             return self._activated(y, act)
         shape = len(x), len(weight), spots[0] // 2, spots[1] // 2
         y, index = _or_empty(y, shape, x.dtype), _or_empty(index, shape, INT32)
-        _run(convolution.conv2d_pooled, len(x), work, *arguments, y, index, *steps)
+        self._run(convolution.conv2d_pooled, len(x), work, *arguments, y, index, *steps)
         return self._activated(y, act), index
 
     def conv2d_dx(
@@ -216,7 +229,7 @@ class NumbaBackend(Backend):
         (n, c, h, w), (ph, pw) = shape, conv.padding
         padded_shape = (n, c, h + 2 * ph, w + 2 * pw)
         padded = _or_empty(out if (ph, pw) == (0, 0) else None, padded_shape, dY.dtype)
-        _run(
+        self._run(
             convolution.conv2d_dx, n, _columns(dY, weight),
             _images_by_group(dY, conv.groups), _by_group(weight, conv.groups), padded,
             *_steps(weight.shape, dY.shape[2:], conv),
@@ -224,7 +237,7 @@ class NumbaBackend(Backend):
         if (ph, pw) == (0, 0):
             return padded
         out = _or_empty(out, shape, dY.dtype)
-        out[...] = padded[:, :, ph : ph + h, pw : pw + w]
+        self._copied(padded[:, :, ph : ph + h, pw : pw + w], out)
         return out
 
     def conv2d_dw(
@@ -236,13 +249,12 @@ class NumbaBackend(Backend):
         out = _or_empty(out, shape, x.dtype)
         parts = threads.split(len(x), _columns(dY, out))
         steps = _steps(shape, dY.shape[2:], conv)
-        by_group, dY = _by_group(out, groups), _images_by_group(dY, groups)
-        totals = np.empty((parts, *by_group.swapaxes(1, 2).shape), x.dtype)
-        if parts == 1:
-            convolution.conv2d_dw(0, len(x), dY, x, totals[0], *steps)
-        else:
-            convolution.conv2d_dw.region(parts, len(x), dY, x, totals, *steps)
-        by_group[...] = totals.sum(axis=0).swapaxes(1, 2)  # in the order of the threads
+        by_group, dY = _by_group(out, groups).swapaxes(1, 2), _images_by_group(dY, groups)
+        totals = np.empty((parts, *by_group.shape), x.dtype)
+        self._run_totals(convolution.conv2d_dw, len(x), dY, x, Total(totals), *steps)
+        total = np.empty(by_group.shape, x.dtype)
+        self._join(totals, total)
+        self._copied(total, by_group)
         return out
 
     # ---- pooling
@@ -257,9 +269,9 @@ class NumbaBackend(Backend):
         shape = (*x.shape[:2], *spots)
         y, index = _or_empty(y, shape, x.dtype), _or_empty(index, shape, INT32)
         if pool == HALVES:
-            _run(pooling.max_pool2d, len(x), x.size // 2, x, y, index)
+            self._run(pooling.max_pool2d, len(x), x.size // 2, x, y, index)
         else:
-            _run(pooling.max_pool2d_any, len(x), _met(y, pool), x, y, index, *_window(pool))
+            self._run(pooling.max_pool2d_any, len(x), _met(y, pool), x, y, index, *_window(pool))
         return y, index
 
     def max_pool2d_grad(
@@ -269,11 +281,12 @@ class NumbaBackend(Backend):
             return super().max_pool2d_grad(dY, index, shape=shape, pool=pool, out=out)
         out = _or_empty(out, shape, dY.dtype)
         if pool == HALVES:
-            out[:, :, 2 * dY.shape[2] :] = out[:, :, :, 2 * dY.shape[3] :] = 0
-            _run(pooling.max_pool2d_grad, len(dY), out.size // 2, dY, index, out)
+            if 4 * dY.size < out.size:
+                self._run(pooling.clear_edges, 1, 0, dY, out)
+            self._run(pooling.max_pool2d_grad, len(dY), out.size // 2, dY, index, out)
         else:
             kernel, work = pooling.max_pool2d_any_grad, 4 * dY.size + out.size
-            _run(kernel, len(dY), work, dY, index, out, *_window(pool))
+            self._run(kernel, len(dY), work, dY, index, out, *_window(pool))
         return out
 
     def max_pool2d_take(self, x: Array, index: Array, *, pool: Pool, out: Array = None) -> Array:
@@ -281,10 +294,10 @@ class NumbaBackend(Backend):
             return super().max_pool2d_take(x, index, pool=pool, out=out)
         out = _or_empty(out, index.shape, x.dtype)
         if pool == HALVES:
-            _run(pooling.max_pool2d_take, len(x), 4 * out.size, x, index, out)
+            self._run(pooling.max_pool2d_take, len(x), 4 * out.size, x, index, out)
         else:
             kernel = pooling.max_pool2d_any_take
-            _run(kernel, len(x), 4 * out.size, x, index, out, *_window(pool))
+            self._run(kernel, len(x), 4 * out.size, x, index, out, *_window(pool))
         return out
 
     # ---- networks
@@ -302,7 +315,7 @@ class NumbaBackend(Backend):
         if x.size == len(x) * x.shape[1]:
             kernel, shape = normalisation.batch_norm_rows, x.shape[:2]
         floor, act = _floor(act)
-        _run(
+        self._run(
             kernel, x.shape[1], 2 * x.size,
             x.reshape(shape), weight, bias, float(eps), floor, y.reshape(shape), mean, var,
         )  # fmt: skip
@@ -320,7 +333,7 @@ class NumbaBackend(Backend):
         kernel, shape = normalisation.batch_norm_grad, (*x.shape[:2], -1)
         if x.size == len(x) * x.shape[1]:
             kernel, shape = normalisation.batch_norm_rows_grad, x.shape[:2]
-        _run(
+        self._run(
             kernel, x.shape[1], 3 * x.size,
             dY.reshape(shape), x.reshape(shape), weight, float(eps),
             dX.reshape(shape), dweight, dbias,
@@ -330,24 +343,24 @@ class NumbaBackend(Backend):
     def softmax(self, x: Array, *, dim: int, out: Array = None) -> Array:
         if not (_alike(x, out) and dim == x.ndim - 1):
             return super().softmax(x, dim=dim, out=out)
-        return _each_row(exponentials.softmax, x, out=out)
+        return self._each_row(exponentials.softmax, x, out=out)
 
     def softmax_grad(self, dY: Array, y: Array, *, dim: int, out: Array = None) -> Array:
-        dY = np.ascontiguousarray(dY)  # a sum's gradient is one number, expanded
+        dY = self._contiguous(dY)  # a sum's gradient is one number, expanded
         if not (_alike(y, dY, out) and dim == y.ndim - 1):
             return super().softmax_grad(dY, y, dim=dim, out=out)
-        return _each_row(exponentials.softmax_grad, dY, y, out=out)
+        return self._each_row(exponentials.softmax_grad, dY, y, out=out)
 
     def log_softmax(self, x: Array, *, dim: int, out: Array = None) -> Array:
         if not (_alike(x, out) and dim == x.ndim - 1):
             return super().log_softmax(x, dim=dim, out=out)
-        return _each_row(exponentials.log_softmax, x, out=out)
+        return self._each_row(exponentials.log_softmax, x, out=out)
 
     def log_softmax_grad(self, dY: Array, y: Array, *, dim: int, out: Array = None) -> Array:
-        dY = np.ascontiguousarray(dY)
+        dY = self._contiguous(dY)
         if not (_alike(y, dY, out) and dim == y.ndim - 1):
             return super().log_softmax_grad(dY, y, dim=dim, out=out)
-        return _each_row(exponentials.log_softmax_grad, dY, y, out=out)
+        return self._each_row(exponentials.log_softmax_grad, dY, y, out=out)
 
     def cross_entropy(
         self, x: Array, target: Array, *, ignore_index: int, out: Any = None
@@ -356,25 +369,23 @@ class NumbaBackend(Backend):
         given = _takes(losses, x.dtype) and _takes(count, x.dtype)
         if not (given and _is_float(x) and _is(target, INT64)):
             return super().cross_entropy(x, target, ignore_index=ignore_index, out=out)
-        counted = exponentials.counted(target, x.shape[1], ignore_index)
-        if counted < 0:  # the default says which
+        count = _or_empty(count, (), x.dtype)
+        if not self._counted(target, x.shape[1], ignore_index, count):  # the default says which
             return super().cross_entropy(x, target, ignore_index=ignore_index, out=out)
         losses = _or_empty(losses, target.shape, x.dtype)
-        _run(exponentials.cross_entropy, len(x), 4 * x.size, x, target, ignore_index, losses)
-        count = _or_empty(count, (), x.dtype)
-        count[()] = counted or math.nan
+        self._run(exponentials.cross_entropy, len(x), 4 * x.size, x, target, ignore_index, losses)
         return losses, count
 
     def cross_entropy_grad(
         self, dY: Array, x: Array, target: Array, *, ignore_index: int, out: Array = None
     ) -> Array:
-        dY = np.ascontiguousarray(dY)  # the mean's gradient is one number, expanded
+        dY = self._contiguous(dY)  # the mean's gradient is one number, expanded
         given = _are(x.dtype, dY, x) and _is(target, INT64) and _takes(out, x.dtype)
-        if not given or exponentials.counted(target, x.shape[1], ignore_index) < 0:
+        if not given or not self._counted(target, x.shape[1], ignore_index):
             return super().cross_entropy_grad(dY, x, target, ignore_index=ignore_index, out=out)
         dX = _or_empty(out, x.shape, x.dtype)
         arguments = dY, x, target, ignore_index, dX
-        _run(exponentials.cross_entropy_grad, len(x), 4 * x.size, *arguments)
+        self._run(exponentials.cross_entropy_grad, len(x), 4 * x.size, *arguments)
         return dX
 
     def dropout_mask(
@@ -383,19 +394,18 @@ class NumbaBackend(Backend):
         mask = _or_empty(out, shape, dtype)
         if not _is_float(mask):
             return super().dropout_mask(shape=shape, p=p, key=key, dtype=dtype, out=out)
-        threshold = np.uint64(min(round(p * 2**32), 2**32 - 1))
-        arguments = np.uint64(key), threshold, 1 / (1 - p), mask.ravel()
+        numbers = self._numbers(streams.mask_numbers, shape=shape, p=p, key=key, dtype=dtype)
         pairs = (mask.size + 1) // 2
-        _run(streams.dropout_mask, pairs, mask.size, *arguments)
+        self._run(streams.dropout_mask, pairs, mask.size, *numbers, mask.ravel())
         return mask
 
     def uniform(self, *, shape: Shape, key: int, dtype: np.dtype, out: Array = None) -> Array:
         drawn = _or_empty(out, shape, dtype)
         if not _is_float(drawn):
             return super().uniform(shape=shape, key=key, dtype=dtype, out=out)
-        arguments = np.uint64(key), drawn.ravel()
+        (stream,) = self._numbers(streams.uniform_numbers, shape=shape, key=key, dtype=dtype)
         pairs = (drawn.size + 1) // 2
-        _run(streams.uniform, pairs, drawn.size, *arguments)
+        self._run(streams.uniform, pairs, drawn.size, stream, drawn.ravel())
         return drawn
 
     def take_scaled(
@@ -414,7 +424,7 @@ class NumbaBackend(Backend):
         out = _or_empty(out, (*index.shape, *x.shape[1:]), dtype)
         rows = out.reshape(index.size, -1)
         arguments = x.reshape(len(x), -1), index.ravel(), float(scale), float(shift), rows
-        _run(streams.take_scaled, len(rows), out.size // 2, *arguments)
+        self._run(streams.take_scaled, len(rows), out.size // 2, *arguments)
         return out
 
     # ---- optimizers
@@ -433,13 +443,18 @@ class NumbaBackend(Backend):
         maximize: bool,
         first: bool,
     ) -> None:
-        if not momentum and max((p.size for p in params), default=0) < LONG:
+        few = not self._small and max((p.size for p in params), default=0) < LONG
+        if not momentum and few:
             super().sgd_(
                 params, grads, buffers, lr=lr, momentum=momentum, dampening=dampening,
                 weight_decay=weight_decay, nesterov=nesterov, maximize=maximize, first=first,
             )  # fmt: skip
             return
-        undamped = 1.0 if first else 1.0 - dampening
+        *numbers, rate, decay, turned = self._numbers(
+            optimizers.sgd_numbers, guard="momentum", lr=lr, momentum=momentum,
+            dampening=dampening, weight_decay=weight_decay, nesterov=nesterov, maximize=maximize,
+            first=first,
+        )  # fmt: skip
         for arrays in _aligned(params, grads, buffers if momentum else []):
             if not _alike(*arrays):
                 super().sgd_(
@@ -447,13 +462,12 @@ class NumbaBackend(Backend):
                     weight_decay=weight_decay, nesterov=nesterov, maximize=maximize, first=first,
                 )  # fmt: skip
             elif momentum:
-                _update(
-                    optimizers.sgd_momentum, arrays,
-                    lr, momentum, undamped, weight_decay, nesterov, maximize,
+                self._update(
+                    optimizers.sgd_momentum, arrays, rate, *numbers[:2], decay, numbers[2], turned,
                     TINY[arrays[0].dtype],
                 )  # fmt: skip
             else:
-                _update(optimizers.sgd, arrays[:2], lr, weight_decay, maximize)
+                self._update(optimizers.sgd, arrays[:2], rate, decay, turned)
 
     def adam_(
         self,
@@ -472,17 +486,14 @@ class NumbaBackend(Backend):
         maximize: bool,
         step: int,
     ) -> None:
-        shrink, coupled = 1.0, weight_decay
-        if decoupled_weight_decay:
-            shrink, coupled = 1.0 - lr * weight_decay, 0.0
-        step_size, correction = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
+        numbers = self._numbers(
+            optimizers.adam_numbers, lr=lr, beta1=beta1, beta2=beta2, eps=eps,
+            weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay,
+            maximize=maximize, step=step,
+        )  # fmt: skip
         for arrays in _aligned(params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs):
             if _alike(*arrays):
-                _update(
-                    optimizers.adam, arrays,
-                    beta1, beta2, eps, coupled, shrink, maximize, step_size,
-                    correction, TINY[arrays[0].dtype],
-                )  # fmt: skip
+                self._update(optimizers.adam, arrays, *numbers, TINY[arrays[0].dtype])
             else:
                 super().adam_(
                     *_lists(arrays), lr=lr, beta1=beta1, beta2=beta2, eps=eps,
@@ -503,13 +514,13 @@ class NumbaBackend(Backend):
         maximize: bool,
         step: int,
     ) -> None:
-        rate = lr / (1 + (step - 1) * lr_decay)
+        numbers = self._numbers(
+            optimizers.adagrad_numbers, lr=lr, lr_decay=lr_decay, eps=eps,
+            weight_decay=weight_decay, maximize=maximize, step=step,
+        )  # fmt: skip
         for arrays in _aligned(params, grads, sums):
             if _alike(*arrays):
-                _update(
-                    optimizers.adagrad, arrays,
-                    rate, eps, weight_decay, maximize,
-                )  # fmt: skip
+                self._update(optimizers.adagrad, arrays, *numbers)
             else:
                 super().adagrad_(
                     *_lists(arrays), lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay,
@@ -530,12 +541,13 @@ class NumbaBackend(Backend):
         maximize: bool,
         step: int,
     ) -> None:
+        numbers = self._numbers(
+            optimizers.adadelta_numbers, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay,
+            maximize=maximize, step=step,
+        )  # fmt: skip
         for arrays in _aligned(params, grads, square_avgs, acc_deltas):
             if _alike(*arrays):
-                _update(
-                    optimizers.adadelta, arrays,
-                    lr, rho, eps, weight_decay, maximize, TINY[arrays[0].dtype],
-                )  # fmt: skip
+                self._update(optimizers.adadelta, arrays, *numbers, TINY[arrays[0].dtype])
             else:
                 super().adadelta_(
                     *_lists(arrays), lr=lr, rho=rho, eps=eps, weight_decay=weight_decay,
@@ -558,13 +570,13 @@ class NumbaBackend(Backend):
         maximize: bool,
         step: int,
     ) -> None:
+        numbers = self._numbers(
+            optimizers.rmsprop_numbers, lr=lr, alpha=alpha, eps=eps, momentum=momentum,
+            weight_decay=weight_decay, maximize=maximize, step=step,
+        )  # fmt: skip
         for arrays in _aligned(params, grads, square_avgs, grad_avgs, buffers):
             if _alike(*arrays):
-                _update(
-                    optimizers.rmsprop, arrays,
-                    lr, alpha, eps, momentum, weight_decay, maximize,
-                    TINY[arrays[0].dtype],
-                )  # fmt: skip
+                self._update(optimizers.rmsprop, arrays, *numbers, TINY[arrays[0].dtype])
             else:
                 super().rmsprop_(
                     *_lists(arrays), lr=lr, alpha=alpha, eps=eps, momentum=momentum,
@@ -572,21 +584,14 @@ class NumbaBackend(Backend):
                 )  # fmt: skip
 
 
+class _Planner(planning.Planning, NumbaBackend, planning.Refusing):
+    """What the kernels above would run, and nothing of what the defaults would."""
+
+
 def _aligned(*lists: list[Array]) -> Iterator[tuple[Any, ...]]:
     """The arrays of each parameter; None stands where a list of moments is empty."""
     count = len(lists[0])
     return zip(*(arrays or [None] * count for arrays in lists), strict=True)
-
-
-def _update(
-    kernel: Any,
-    arrays: tuple[Any, ...],
-    *settings: Any,
-) -> None:
-    """One parameter's arrays through an optimizer's ``kernel``."""
-    size = arrays[0].size
-    flat = [None if x is None else x.ravel() for x in arrays]
-    _run(kernel, size, size, *flat, *settings)
 
 
 def _lists(arrays: tuple[Any, ...]) -> list[list[Array]]:
@@ -656,52 +661,14 @@ def _floor(act: Act) -> tuple[float, Act]:
     return (0.0, None) if act == "relu" else (-math.inf, act)
 
 
+def _product(x: Array, width: int) -> int:
+    """The work of a product of ``x`` (N, K) with ``width`` columns."""
+    return x.size * width // 4
+
+
 def _columns(y: Array, weight: Array) -> int:
     """The numbers in the columns of a convolution with the result ``y``."""
     return math.prod(weight.shape[1:]) * len(y) * math.prod(y.shape[2:])
-
-
-def _each(kernel: Any, work: int, *arrays: Array, out: Array) -> Array:
-    """``kernel`` on the elements of arrays that are alike."""
-    x = arrays[0]
-    out = _or_empty(out, x.shape, x.dtype)
-    _run(kernel, x.size, work, *[each.ravel() for each in arrays], out.ravel())
-    return out
-
-
-def _each_row(kernel: Any, *arrays: Array, out: Array) -> Array:
-    """``kernel`` on the rows (n, size) of arrays (…, size) that are alike."""
-    x = arrays[0]
-    out = _or_empty(out, x.shape, x.dtype)
-    rows = [each.reshape(-1, x.shape[-1]) for each in (*arrays, out)]
-    _run(kernel, len(rows[0]), 4 * x.size, *rows)
-    return out
-
-
-def _sum(planes: Array, totals: Array) -> None:
-    """``planes`` (N, C, S) added up in as many ``totals`` (threads, C) as there are."""
-    if planes.shape[2] == 1:
-        planes = planes[:, :, 0]
-        kernel: Any = reductions.sum_rows
-    else:
-        kernel = reductions.sum_planes
-    if len(totals) == 1:
-        kernel(0, len(planes), planes, totals[0])
-    else:
-        kernel.region(len(totals), len(planes), planes, totals)
-
-
-def _run(kernel: Any, items: int, work: int, *arguments: Any) -> None:
-    """``kernel`` for all items: at once, or a range of them on each thread of its ``region``."""
-    parts = threads.split(items, work)
-    if parts == 1:
-        kernel(0, items, *arguments)
-    else:
-        kernel.region(parts, items, *arguments)
-
-
-def _or_empty(out: Any, shape: Shape, dtype: np.dtype) -> Array:
-    return np.empty(shape, dtype) if out is None else out
 
 
 def _by_group(weight: Array, groups: int) -> Array:

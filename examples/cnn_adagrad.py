@@ -62,20 +62,24 @@ class Net(nn.Module):
         return F.log_softmax(self.fc2(x), dim=1)
 
 
-def train(model, images, test_images, epochs, **settings):
+def train(run, model, images, test_images, epochs, **settings):
     """Train with Adagrad; yields each epoch's mean error, and its test accuracy."""
     optimizer = optim.Adagrad(model.parameters(), **settings)
     batches = DataLoader(images, batch_size=BATCH, shuffle=True)
     test = DataLoader(test_images, batch_size=500)
+
+    @run.jit
+    def train_step(x, y):
+        loss = F.nll_loss(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
     for _ in range(epochs):
-        losses = []
-        for x, y in batches:
-            loss = F.nll_loss(model(x), y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach())
-        yield tg.stack(losses).mean().item(), training.evaluate(model, test)[1]
+        losses = [train_step(x, y) for x, y in batches]
+        _, accuracy = training.evaluate(model, test, run.options.jit)
+        yield tg.stack(losses).mean().item(), accuracy
 
 
 def as_published(run, images):
@@ -84,7 +88,7 @@ def as_published(run, images):
     if run.options.quick:
         epochs, published = 3, {0: PUBLISHED_OF_THREE}
     course = []
-    for epoch, (error, accuracy) in enumerate(train(Net(), images, images, epochs)):
+    for epoch, (error, accuracy) in enumerate(train(run, Net(), images, images, epochs)):
         course.append((error, accuracy))
         if epoch in published:
             run.agrees(f"epoch {epoch}, error", published[epoch], error, ".4f", relative=0.2)
@@ -97,7 +101,7 @@ def done_right(run, model, images, test_images):
     _, *targets = DATASETS[run.options.dataset]
     epochs, least = (1, targets[1]) if run.options.quick else (10, targets[0])
     settings = {"lr": 0.02, "initial_accumulator_value": 0.1}
-    course = list(train(model, images, test_images, epochs, **settings))
+    course = list(train(run, model, images, test_images, epochs, **settings))
     run.at_least(f"done right, accuracy in epoch {epochs - 1}", course[-1][1], ".2%", least=least)
     return course
 

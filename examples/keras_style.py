@@ -44,7 +44,7 @@ def sequential():
     return nn.Sequential(nn.Flatten(), dense(784, 128), nn.ReLU(), nn.Dropout(0.2), dense(128, 10))
 
 
-def fit(model, train, test, epochs):
+def fit(run, model, train, test, epochs):
     """Train as ``model.fit`` does, with a line per epoch; returns the history."""
 
     def line(epoch, history):
@@ -57,12 +57,12 @@ def fit(model, train, test, epochs):
         )
 
     optimizer = optim.Adam(model.parameters(), eps=1e-7)
-    return training.fit(model, optimizer, train, test, epochs, on_epoch=line)
+    return training.fit(model, optimizer, train, test, epochs, on_epoch=line, jit=run.options.jit)
 
 
-def evaluate(model, test):
+def evaluate(run, model, test):
     """Test as ``model.evaluate`` does, with its line; returns loss and accuracy."""
-    loss, accuracy = training.evaluate(model, test)
+    loss, accuracy = training.evaluate(model, test, run.options.jit)
     print(f"{len(test)}/{len(test)} - loss: {loss:.4f} - accuracy: {accuracy:.4f}", flush=True)
     return loss, accuracy
 
@@ -90,8 +90,8 @@ def reproduce(run: Run) -> None:
         model = sequential()
         before.append(untrained(model, train))
         batches = DataLoader(train, batch_size=32, shuffle=True)
-        histories.append(fit(model, batches, test_batches, epochs))
-        tests.append(evaluate(model, test_batches))
+        histories.append(fit(run, model, batches, test_batches, epochs))
+        tests.append(evaluate(run, model, test_batches))
 
     probability_model = nn.Sequential(model, nn.Softmax(1)).eval()
     x, y = next(iter(DataLoader(test, batch_size=5)))

@@ -24,6 +24,7 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--epochs", type=int, default=300, help="steps, each on all points")
 parser.add_argument("--out", type=Path, default=Path("moons-out"), help="folder for the picture")
+parser.add_argument("--no-jit", action="store_true", help="run the Python code of every step")
 arguments = parser.parse_args()
 target = 0.99
 
@@ -66,13 +67,21 @@ model = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(),
 optimizer = optim.SGD(model.parameters(), lr=1.0)
 schedule = optim.lr_scheduler.LambdaLR(optimizer, lambda k: 1 - 0.9 * k / arguments.epochs)
 
-for epoch in range(1, arguments.epochs + 1):
+
+def step(points, sides):
     hinge = (1 - sides * model(points).squeeze(1)).relu().mean()
     loss = hinge + 1e-4 * sum((p * p).sum() for p in model.parameters())
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
     schedule.step()
+    return loss
+
+
+if not arguments.no_jit:
+    step = tg.compile(step)
+for epoch in range(1, arguments.epochs + 1):
+    loss = step(points, sides)
     if epoch % 20 == 0:
         found = accuracy(model, points, sides)
         print(f"epoch {epoch}: loss {loss.item():.4f}, accuracy {found:.0%}", flush=True)

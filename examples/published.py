@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from tinygrad_mnist.backend import current
 from tinygrad_mnist.machine import described
 from tinygrad_mnist.utils.data import DataError, sources
 
+Step = TypeVar("Step", bound=Callable[..., Any])
 WIDTHS = (42, 20, 20)  # of the table's columns
 SHOWN = 64  # so many test images may be shown
 ROUNDING = 1e-12  # a figure at its very limit is met
@@ -45,7 +47,7 @@ class Figure:
 class Run:
     """One reproduction under way: what was asked for, and the figures so far."""
 
-    options: argparse.Namespace  # backend, seed, data, out, quick, and the example's own
+    options: argparse.Namespace  # backend, jit, seed, data, out, quick, and the example's own
     out: Path  # where its files are written
     figures: list[Figure] = field(default_factory=list)
     dataset: str = ""
@@ -64,6 +66,10 @@ class Run:
     def seeds(self, count: int) -> list[int]:
         """``--seed`` and those after it."""
         return [(self.options.seed + i) % 2**64 for i in range(count)]
+
+    def jit(self, step: Step) -> Step:
+        """The function of tensors under ``tg.jit``; with ``--no-jit`` as it is."""
+        return tg.jit(step) if self.options.jit else step
 
     def near(self, what: str, published: float, here: float, form: str, *, within: float) -> None:
         """A figure that should be at most ``within`` from the published one."""
@@ -172,6 +178,7 @@ def _figures(run: Run, name: str, seconds: float) -> str:
         "measured": described("numpy", "numba"),
         "tinygrad_mnist": tg.__version__,
         "backend": current().name,
+        "jit": run.options.jit,
         "dataset": run.dataset,
         "seed": run.options.seed,
         "quick": run.options.quick,
@@ -207,6 +214,7 @@ def _parser(
         epilog="exit codes: 0 targets met, 1 missed or failed, 2 wrong usage, 130 interrupted",
     )
     command.add_backend(parser)
+    command.add_jit(parser)
     command.add_seed(parser)
     command.add_data(parser)
     parser.add_argument("--out", default=out, metavar="DIR", help=f"default: ./{out}")

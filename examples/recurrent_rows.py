@@ -21,6 +21,7 @@ parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--data", default="data", help="MNIST's folder, else the cache's is used")
 parser.add_argument("--epochs", type=int, default=5)
 parser.add_argument("--quick", action="store_true", help="one epoch, with a target of its own")
+parser.add_argument("--no-jit", action="store_true", help="run the Python code of every step")
 arguments = parser.parse_args()
 epochs, target = (1, 0.97) if arguments.quick else (arguments.epochs, 0.985)
 
@@ -77,16 +78,24 @@ batches = DataLoader(train, batch_size=128, shuffle=True)
 model = Reader()
 optimizer = optim.Adam(model.parameters())
 schedule = optim.lr_scheduler.OneCycleLR(optimizer, 0.005, total_steps=epochs * len(batches))
+
+
+def step(images, labels):
+    loss = F.cross_entropy(model(images), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    schedule.step()
+    return loss
+
+
+if not arguments.no_jit:
+    step = tg.compile(step)
 for epoch in range(1, epochs + 1):
     total = 0.0
     for images, labels in batches:
-        loss = F.cross_entropy(model(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        total += loss.item()
+        total += step(images, labels).item()
     found = accuracy(model, test)
     print(f"epoch {epoch}: loss {total / len(batches):.4f}, test accuracy {found:.2%}", flush=True)
 

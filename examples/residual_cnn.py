@@ -20,6 +20,7 @@ parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--data", default="data", help="MNIST's folder, else the cache's is used")
 parser.add_argument("--epochs", type=int, default=6)
 parser.add_argument("--quick", action="store_true", help="one epoch, with a target of its own")
+parser.add_argument("--no-jit", action="store_true", help="run the Python code of every step")
 arguments = parser.parse_args()
 epochs, target = (1, 0.98) if arguments.quick else (arguments.epochs, 0.992)
 
@@ -68,15 +69,23 @@ model = nn.Sequential(
 )  # fmt: skip
 optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
 schedule = optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=epochs * len(batches))
+
+
+def step(images, labels):
+    loss = F.cross_entropy(model(images), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    schedule.step()
+    return loss
+
+
+if not arguments.no_jit:
+    step = tg.compile(step)
 for epoch in range(1, epochs + 1):
     total = 0.0
     for images, labels in batches:
-        loss = F.cross_entropy(model(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        total += loss.item()
+        total += step(images, labels).item()
     found = accuracy(model, test)
     print(f"epoch {epoch}: loss {total / len(batches):.4f}, test accuracy {found:.2%}", flush=True)
 

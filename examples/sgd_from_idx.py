@@ -57,20 +57,30 @@ def update_as_published(weights):
     weights = [w - ETA * w.grad for w in weights]
 
 
-def train(model, update, images, labels):
-    """One epoch of mini-batches of images (N, 784); ``update`` is called for each."""
-    for x, y in DataLoader(TensorDataset(images, labels), batch_size=BATCH, shuffle=True):
+def made_step(run, model, update):
+    """The step of a mini-batch, which ends with ``update``."""
+
+    @run.jit
+    def step(x, y):
         model.zero_grad()
         quadratic_cost(model(x), y).backward()
         update()
 
+    return step
 
-def learn(model, images, labels, test_images, test_labels, epochs):
+
+def train(step, images, labels):
+    """One epoch of mini-batches of images (N, 784)."""
+    for x, y in DataLoader(TensorDataset(images, labels), batch_size=BATCH, shuffle=True):
+        step(x, y)
+
+
+def learn(run, model, images, labels, test_images, test_labels, epochs):
     """Train the model; returns the test accuracy after each epoch."""
-    optimizer = optim.SGD(model.parameters(), lr=ETA)
+    step = made_step(run, model, optim.SGD(model.parameters(), lr=ETA).step)
     accuracies = []
     for _ in range(epochs):
-        train(model, optimizer.step, images, labels)
+        train(step, images, labels)
         right = outputs(model, test_images).argmax(1) == test_labels
         accuracies.append(right.float().mean().item())
     return accuracies
@@ -115,8 +125,9 @@ def reproduce(run: Run) -> None:
 
     model = network(lambda n: 1.0)
     before = [w.clone() for w in model.parameters()]
+    step = made_step(run, model, lambda: update_as_published(model.parameters()))
     for _ in range(epochs):
-        train(model, lambda: update_as_published(model.parameters()), x_test, y_test)
+        train(step, x_test, y_test)
     changed = sum(
         (w != old).sum().item() for w, old in zip(model.parameters(), before, strict=True)
     )
@@ -125,10 +136,10 @@ def reproduce(run: Run) -> None:
     run.tell(f"answer to the {first}", unlearned.argmax().item(), "g", published.argmax())
     run.tell("its output for that", unlearned.max().item(), ".4f", published.max())
 
-    own = learn(model, x_test, y_test, x_test, y_test, epochs)
+    own = learn(run, model, x_test, y_test, x_test, y_test, epochs)
     run.tell("learning, accuracy on what it learned", own[-1], ".2%")
     model = network(lambda n: n**-0.5)
-    held_out = learn(model, x, y, x_test, y_test, epochs)
+    held_out = learn(run, model, x, y, x_test, y_test, epochs)
     run.at_least(f"done right, accuracy after {epochs} epochs", held_out[-1], ".2%", least=least)
     learned = outputs(model, x_test[:1])[0]
     run.tell(f"done right, answer to the {first}", learned.argmax().item(), "g")

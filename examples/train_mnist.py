@@ -17,6 +17,7 @@ from tinygrad_mnist.utils.data import DataLoader, datasets
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--data", help="folder with the MNIST files; without it they are fetched")
+parser.add_argument("--no-jit", action="store_true", help="run the Python code of every step")
 arguments = parser.parse_args()
 
 tg.manual_seed(arguments.seed)
@@ -31,12 +32,20 @@ model = nn.Sequential(
 optimizer = optim.Adam(model.parameters())
 schedule = optim.lr_scheduler.OneCycleLR(optimizer, 0.01, len(batches), pct_start=0.25)
 
-for step, (images, labels) in enumerate(batches):
+
+def train_step(images, labels):
     loss = F.cross_entropy(model(images), labels)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
     schedule.step()
+    return loss
+
+
+if not arguments.no_jit:
+    train_step = tg.jit(train_step)
+for step, (images, labels) in enumerate(batches):
+    loss = train_step(images, labels)
     if step < 20 or step % 100 == 0:
         print(f"step {step:3d}  loss {loss.item():.6f}", flush=True)
 

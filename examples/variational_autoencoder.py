@@ -30,6 +30,7 @@ parser.add_argument("--data", default="data", help="MNIST's folder, else the cac
 parser.add_argument("--epochs", type=int, default=20)
 parser.add_argument("--quick", action="store_true", help="2 epochs, with a target of their own")
 parser.add_argument("--out", type=Path, default=Path("variational_autoencoder-out"))
+parser.add_argument("--no-jit", action="store_true", help="run the Python code of every step")
 arguments = parser.parse_args()
 epochs, target = (2, -160.0) if arguments.quick else (arguments.epochs, -141.0)
 CODE, HIDDEN = 2, 400
@@ -79,15 +80,23 @@ test_batches = DataLoader(test, batch_size=500)
 model = Autoencoder()
 optimizer = optim.Adam(model.parameters())
 schedule = optim.lr_scheduler.OneCycleLR(optimizer, 0.002, total_steps=epochs * len(batches))
+
+
+def step(images):
+    loss = -bound(model, images)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    schedule.step()
+    return loss
+
+
+if not arguments.no_jit:
+    step = tg.compile(step)
 for epoch in range(1, epochs + 1):
     total = 0.0
     for images, _ in batches:
-        loss = -bound(model, images)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        total -= loss.item()
+        total -= step(images).item()
     with tg.no_grad():
         parts = [bound(model, images).item() * len(images) for images, _ in test_batches]
     found = sum(parts) / len(test)

@@ -20,6 +20,7 @@ parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--data", default="data", help="MNIST's folder, else the cache's is used")
 parser.add_argument("--epochs", type=int, default=5)
 parser.add_argument("--quick", action="store_true", help="one epoch, with a target of its own")
+parser.add_argument("--no-jit", action="store_true", help="run the Python code of every step")
 arguments = parser.parse_args()
 epochs, target = (1, 0.92) if arguments.quick else (arguments.epochs, 0.97)
 PATCH, FEATURES, HEADS, BLOCKS = 7, 64, 4, 4
@@ -48,11 +49,9 @@ class Block(nn.Module):
         super().__init__()
         self.attention = nn.Sequential(nn.LayerNorm(FEATURES), Attention())
         self.network = nn.Sequential(
-            nn.LayerNorm(FEATURES),
-            nn.Linear(FEATURES, 2 * FEATURES),
-            nn.GELU(),
-            nn.Linear(2 * FEATURES, FEATURES),
-        )
+            nn.LayerNorm(FEATURES), nn.Linear(FEATURES, 2 * FEATURES),
+            nn.GELU(), nn.Linear(2 * FEATURES, FEATURES),
+        )  # fmt: skip
 
     def forward(self, x):
         x = x + self.attention(x)
@@ -91,20 +90,27 @@ pixels = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307
 train = datasets.MNIST(arguments.data, train=True, transform=pixels, download=True)
 test = datasets.MNIST(arguments.data, train=False, transform=pixels, download=True)
 batches = DataLoader(train, batch_size=128, shuffle=True)
-
 model = VisionTransformer()
 optimizer = optim.AdamW(model.parameters(), weight_decay=0.05)
 schedule = optim.lr_scheduler.OneCycleLR(optimizer, 0.002, total_steps=epochs * len(batches))
+
+
+def step(images, labels):
+    loss = F.cross_entropy(model(images), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    schedule.step()
+    return loss
+
+
+if not arguments.no_jit:
+    step = tg.compile(step)
 for epoch in range(1, epochs + 1):
     total = 0.0
     for images, labels in batches:
-        loss = F.cross_entropy(model(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        total += loss.item()
+        total += step(images, labels).item()
     found = accuracy(model, test)
     print(f"epoch {epoch}: loss {total / len(batches):.4f}, test accuracy {found:.2%}", flush=True)
 

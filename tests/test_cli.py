@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import product
@@ -264,6 +265,40 @@ def test_options_reach_the_training(data: Path, tmp_path: Path) -> None:
         "backend": "numba",  # the option goes before the variable
         "dataset": "kmnist",
     }
+
+
+def test_no_jit_runs_the_python_code_of_every_step(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And changes no figure; without it the code runs for two steps of each kind."""
+    calls: list[str] = []
+    forward = nn.Sequential.forward
+
+    def noted(self: nn.Sequential, x: Tensor) -> Tensor:
+        calls.append("train" if self.training else "test")
+        return forward(self, x)
+
+    def main(*arguments: object) -> tuple[Counter[str], str]:
+        calls.clear()
+        assert cli.main([*map(str, arguments), "--data", str(data)]) == 0
+        return Counter(calls), capsys.readouterr().out.splitlines()[-1]
+
+    monkeypatch.setattr(nn.Sequential, "forward", noted)
+    monkeypatch.setattr(cli, "EVALUATION_BATCH", 20)
+    train = ("train", "--model", "mlp", "--batch-size", 100, "--epochs", 2, "--out", tmp_path)
+    evaluate = ("evaluate", tmp_path / "model.safetensors")
+    with use_backend("numpy"):
+        accuracies = set()
+        for jit, expected in (
+            ((), ({"train": 2, "test": 2}, {"test": 2})),
+            (("--no-jit",), ({"train": 12, "test": 10}, {"test": 5})),
+        ):
+            for command, count in zip((train, evaluate), expected, strict=True):
+                found, last = main(*command, *jit)
+                assert found == count
+                accuracies.add(last)
+            assert json.loads((tmp_path / "history.json").read_text())["jit"] == (not jit)
+    assert len(accuracies) == 1
 
 
 @pytest.mark.parametrize("size", [10_000, 300, 150])

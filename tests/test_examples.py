@@ -158,7 +158,8 @@ def run_example(
     pytest.importorskip("torch", reason="PyTorch is not installed")
     script = folder / f"{name}.py"
     script.write_text(for_pytorch(name))
-    return run("numpy", *arguments, script=script, folder=folder)
+    # PyTorch would compile for minutes
+    return run("numpy", *arguments, "--no-jit", script=script, folder=folder)
 
 
 def result_and_target(output: str) -> tuple[float, float]:
@@ -192,6 +193,40 @@ def test_a_pytorch_script_runs_here_and_there(
     assert [picture.name for picture in pictures] == PYTORCH[name]
     for picture in pictures:
         assert len(np.unique(np.asarray(Image.open(picture).convert("L")))) > 20
+
+
+# Says on the error stream which functions are jitted.
+TELLING = """
+import runpy, sys
+import tinygrad_mnist
+
+jit = tinygrad_mnist.jit
+
+def told(step):
+    print("jitted:", step.__name__, file=sys.stderr)
+    return jit(step)
+
+tinygrad_mnist.jit = tinygrad_mnist.compile = told
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("name", [*PYTORCH, "train_mnist"])
+def test_no_jit_changes_no_figure_of_a_script(name: str, small_data: Path, tmp_path: Path) -> None:
+    short: list[object] = ["--epochs", 20] if name == "moons" else ["--data", small_data]
+    short += ["--epochs", 1] if name not in ("moons", "train_mnist") else []
+    telling = tmp_path / "telling.py"
+    telling.write_text(TELLING)
+    example = ROOT / "examples" / f"{name}.py"
+    jitted, plain = (
+        run("numpy", example, *short, *more, script=telling, folder=tmp_path)
+        for more in ((), ("--no-jit",))
+    )
+    assert jitted.stderr.count("jitted: ") == 1
+    assert "jitted: " not in plain.stderr
+    assert jitted.returncode == plain.returncode
+    assert jitted.stdout == plain.stdout
 
 
 @pytest.mark.slow
@@ -252,6 +287,19 @@ def test_a_reproduction_reaches_its_quick_target(name: str, backend: str, tmp_pa
     assert len({figure["what"] for figure in found["figures"]}) == len(found["figures"])
     assert "MISSED" not in done.stdout
     check_files(name, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_no_jit_changes_no_figure_of_a_reproduction(
+    name: str, small_data: Path, tmp_path: Path
+) -> None:
+    arguments = ("--quick", "--data", small_data)
+    _, jitted = reproduce(name, "numpy", tmp_path / "jitted", *arguments)
+    _, plain = reproduce(name, "numpy", tmp_path / "plain", *arguments, "--no-jit")
+    assert (jitted["jit"], plain["jit"]) == (True, False)
+    for found, expected in zip(jitted["figures"], plain["figures"], strict=True):
+        if "steps per second" not in found["what"]:
+            assert found == expected
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("numba")
 
 import numba
+import numpy as np
 from test_numba_kernels import (
     NUMBA,
     OVERRIDES,
@@ -30,6 +31,7 @@ from test_numba_kernels import (
 
 from tinygrad_mnist.backends.numba_kernels import cache, threads
 from tinygrad_mnist.contract import spec
+from tinygrad_mnist.kernels import Step
 from tinygrad_mnist.machine import cores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,6 +82,9 @@ def test_every_region_has_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "count", lambda: 2)
     for name in OVERRIDES:
         list(results(name))
+    x = np.ones(9, np.float32)
+    (function,) = NUMBA.prepared([Step("relu", [x], {}, x)])
+    function()  # the region of all programs
     regions = [each for each in cache.kernels if each.targetoptions.get("parallel")]
     assert len(regions) > 10
     assert [each.__name__ for each in regions if not each.signatures] == []

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 OPTIONAL = ("numba", "safetensors", "tqdm", "pooch", "matplotlib", "PIL", "requests", "scipy")
 TIMEOUT = 300
 
-DEPENDENCIES = {"numpy", "numba", "scipy", "threadpoolctl"}
+DEPENDENCIES = {"numpy", "numba", "llvmlite", "scipy", "threadpoolctl"}
 DEPENDENCIES |= {"safetensors", "tqdm", "pooch", "matplotlib", "Pillow"}
 if platform.machine() in ("x86_64", "AMD64"):
     DEPENDENCIES |= {"tbb"}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,7 @@ class Trained:
         epochs: int = 2,
         lr: float = 0.001,
         on_epoch: Callable[[Epoch, History], None] | None = None,
+        jit: bool = True,
     ) -> None:
         with use_backend(backend):
             tg.manual_seed(seed)
@@ -53,7 +56,7 @@ class Trained:
             self.test = DataLoader(make_dataset(50, 1), 20)
             optimizer = models.make_optimizer("adam", self.model, lr)
             self.history = training.fit(
-                self.model, optimizer, self.train, self.test, epochs, on_epoch=on_epoch
+                self.model, optimizer, self.train, self.test, epochs, on_epoch=on_epoch, jit=jit
             )
 
 
@@ -145,6 +148,83 @@ def test_the_same_seed_gives_the_same_bits(architecture: str, backend: str) -> N
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+def test_a_jitted_fit_gives_the_bits_of_a_plain_one(architecture: str) -> None:
+    jitted, plain = (Trained(architecture, epochs=3, jit=jit) for jit in (True, False))
+    assert jitted.history.losses == plain.history.losses
+    for epoch, expected in zip(jitted.history.epochs, plain.history.epochs, strict=True):
+        assert replace(epoch, seconds=0) == replace(expected, seconds=0)
+    found, state = jitted.model.state_dict(), plain.model.state_dict()
+    for name in state:
+        assert found[name].numpy().tobytes() == state[name].numpy().tobytes()
+
+
+class Counting(nn.Module):
+    """A classifier that notes the rows, the mode and the grad mode of each call of its code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(784, 10)
+        self.calls: list[tuple[int, bool]] = []
+
+    def forward(self, x: tg.Tensor) -> tg.Tensor:
+        self.calls.append((len(x), self.training))
+        assert tg.is_grad_enabled() == self.training
+        return self.linear(x.flatten(1))
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_the_steps_of_a_fit_are_recorded_once_for_all_epochs(jit: bool) -> None:
+    """A program is made in the second call for its batch size, and no Python code runs after it."""
+    model = Counting()
+    optimizer = models.make_optimizer("sgd", model, 0.1)
+    scheduler = optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 20)
+    train, test = DataLoader(make_dataset(170), 50), DataLoader(make_dataset(70, 1), 20)
+    training.fit(model, optimizer, train, test, 5, scheduler, jit=jit)
+    plain = {(50, True): 15, (20, True): 5, (20, False): 15, (10, False): 5}
+    assert Counter(model.calls) == (dict.fromkeys(plain, 2) if jit else plain)
+    assert scheduler.last_epoch == 20
+    model.calls.clear()
+    training.evaluate(model, test, jit=jit)
+    assert Counter(model.calls) == {(20, False): 2 if jit else 3, (10, False): 1}
+
+
+class Reading(nn.Module):
+    """A classifier that looks at a value, which no program can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(784, 10)
+
+    def forward(self, x: tg.Tensor) -> tg.Tensor:
+        return self.linear(x.flatten(1) / max(1.0, x.abs().max().item()))
+
+
+def test_a_model_that_reads_values_is_refused_with_its_line_and_trains_without_jit() -> None:
+    model, batches = Reading(), DataLoader(make_dataset(40), 20)
+    optimizer = models.make_optimizer("sgd", model, 0.1)
+    with pytest.raises(RuntimeError, match=r"reads values on the host .* at .*test_training\.py:"):
+        training.fit(model, optimizer, batches, batches, 1)
+    history = training.fit(model, optimizer, batches, batches, 1, jit=False)
+    assert len(history.losses) == 2
+
+
+@pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize("batch", [0, 1, 2])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_label_out_of_range_is_an_error_in_any_step(backend: str, batch: int, jit: bool) -> None:
+    with use_backend(backend):
+        dataset = make_dataset(60)
+        dataset.labels[20 * batch] = 10
+        model = models.mlp()
+        optimizer = models.make_optimizer("sgd", model, 0.1)
+        batches = DataLoader(dataset, 20)
+        with pytest.raises(IndexError, match="10"):
+            training.fit(model, optimizer, batches, batches, 1, jit=jit)
+        with pytest.raises(IndexError, match="10"):
+            training.evaluate(model, batches, jit=jit)
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
 def test_backends_agree_for_the_first_twenty_steps(architecture: str) -> None:
     numpy, numba = (Trained(architecture, backend, epochs=4) for backend in BACKENDS)
     np.testing.assert_allclose(numba.history.losses[:20], numpy.history.losses[:20], rtol=1e-4)
@@ -180,11 +260,17 @@ def test_the_scheduler_goes_on_once_a_batch() -> None:
     assert scheduler.last_epoch == 12
 
 
+@pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_loss_that_is_not_finite_ends_the_training(backend: str) -> None:
+def test_a_loss_that_is_not_finite_ends_the_training(
+    backend: str, architecture: str, jit: bool
+) -> None:
     called: list[Epoch] = []
     with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match="smaller learning"):
-        Trained(backend=backend, lr=1e30, on_epoch=lambda epoch, _: called.append(epoch))
+        Trained(
+            architecture, backend, lr=1e30, on_epoch=lambda epoch, _: called.append(epoch), jit=jit
+        )
     assert called == []
 
 

@@ -62,6 +62,7 @@ from tinygrad_mnist.random import initial_seed as initial_seed
 from tinygrad_mnist.random import manual_seed as manual_seed
 from tinygrad_mnist.tensor import Tensor as Tensor
 
+compile = jit  # PyTorch's name for it
 device = str  # a device is its name, as x.device gives it
 bool_, uint8, int8, int16, int32, int64, float32, float64 = _DTYPES
 bool, int, long, float, double = bool_, int32, int64, float32, float64

@@ -22,6 +22,7 @@ from tinygrad_mnist.command import (
     INTERRUPTED,
     add_backend,
     add_data,
+    add_jit,
     add_seed,
     choose_backend,
     count,
@@ -133,6 +134,7 @@ def _train_into(out: Path, arguments: argparse.Namespace) -> int:
         "batch_size": batches.batch_size,
         "optimizer": arguments.optimizer,
         "lr": lr,
+        "jit": arguments.jit,
     }
     info = ModelInfo(
         arguments.model, recipe.arguments, arguments.dataset, train_set.mean, train_set.std
@@ -147,7 +149,7 @@ def _train_into(out: Path, arguments: argparse.Namespace) -> int:
             flush=True,
         )
         history = training.fit(
-            model, optimizer, batches, test, epochs, scheduler, output.after_epoch
+            model, optimizer, batches, test, epochs, scheduler, output.after_epoch, arguments.jit
         )
         plot_history(history.as_dict(**about), out / "curves.png")
     except KeyboardInterrupt:
@@ -169,7 +171,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         )
     _, test_set = datasets.load(dataset, arguments.data)
     test_set.mean, test_set.std = info.mean, info.std
-    loss, accuracy = training.evaluate(model, DataLoader(test_set, EVALUATION_BATCH))
+    batches = DataLoader(test_set, EVALUATION_BATCH)
+    loss, accuracy = training.evaluate(model, batches, arguments.jit)
     print(f"test loss: {loss:.4f}")
     print(f"test accuracy: {accuracy:.2%}")
     return 0
@@ -241,8 +244,10 @@ def _rehearse(name: str, optimizer_name: str) -> None:
     batches = DataLoader(train_set, recipe.batch_size, shuffle=True)
     model = models.ARCHITECTURES[name](**recipe.arguments)
     optimizer = models.make_optimizer(optimizer_name, model, recipe.lr)
-    scheduler = _schedule(recipe, optimizer, recipe.lr, len(batches))
-    training.fit(model, optimizer, batches, DataLoader(test_set, EVALUATION_BATCH), 1, scheduler)
+    epochs = 2  # a step is recorded at its second call, that of the last batch in the second epoch
+    scheduler = _schedule(recipe, optimizer, recipe.lr, epochs * len(batches))
+    test = DataLoader(test_set, EVALUATION_BATCH)
+    training.fit(model, optimizer, batches, test, epochs, scheduler)
     _chances(model.eval(), _noise(1))
 
 
@@ -334,11 +339,13 @@ def _parser() -> argparse.ArgumentParser:
     add_seed(command)
     command.add_argument("--out", default="mnist-out", metavar="DIR", help="default: ./mnist-out")
     add_backend(command)
+    add_jit(command)
 
     command = _command(commands, "evaluate", evaluate)
     command.add_argument("model", metavar="MODEL", help="a model.safetensors that train wrote")
     _add_dataset(command, None)
     add_backend(command)
+    add_jit(command)
 
     command = _command(commands, "predict", predict)
     command.add_argument("model", metavar="MODEL", help="a model.safetensors that train wrote")

@@ -129,6 +129,16 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="default: 0")
 
 
+def add_jit(parser: argparse.ArgumentParser) -> None:
+    """The option ``--no-jit``: ``jit`` is False with it, else True."""
+    parser.add_argument(
+        "--no-jit",
+        dest="jit",
+        action="store_false",
+        help="run the Python code of every step, in place of replaying its kernels",
+    )
+
+
 def count(text: str) -> int:
     """An option's type: a whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:

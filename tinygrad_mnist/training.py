@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from tinygrad_mnist import __version__, nn, optim
 from tinygrad_mnist.autograd.graph import no_grad
+from tinygrad_mnist.jit import jit as jitted
 from tinygrad_mnist.models import ARCHITECTURES
 from tinygrad_mnist.nn.functional import cross_entropy
 from tinygrad_mnist.tensor import Tensor
@@ -20,6 +21,7 @@ from tinygrad_mnist.utils.data import DataLoader
 from tinygrad_mnist.utils.files import write_whole
 
 T = TypeVar("T")
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # of a batch: its mean loss, and its hits
 
 FORMAT = "tinygrad_mnist"
 VERSION = "1"
@@ -64,40 +66,38 @@ def fit(
     epochs: int,
     scheduler: optim.lr_scheduler.LRScheduler | None = None,
     on_epoch: Callable[[Epoch, History], None] | None = None,
+    jit: bool = True,
 ) -> History:
     """Train a classifier on cross-entropy, and test it after each epoch.
 
     ``scheduler`` goes one step on after each batch. A progress bar is shown where the error stream
-    is a terminal; ``on_epoch`` is called after each epoch. FloatingPointError where a loss of the
-    epoch was not finite; ValueError where ``train`` gives no batch.
+    is a terminal; ``on_epoch`` is called after each epoch. The steps of training and of testing are
+    recorded once for all epochs, as ``tg.jit`` does; for a model that it refuses, such as one that
+    reads values, there is ``jit=False``. FloatingPointError where a loss of the epoch was not
+    finite; ValueError where ``train`` gives no batch.
     """
     if not len(train):
         raise ValueError(
             f"fit: no batch of {train.batch_size} in {len(train.dataset)} images with drop_last; "
             "use a smaller batch_size"
         )
+    train_step, test_step = _train_step(model, optimizer, scheduler, jit), _test_step(model, jit)
     history = History(len(train))
     for number in range(1, epochs + 1):
         start = time.perf_counter()
         model.train()
         losses, counts, hits = [], [], []
         for x, y in progress(train, f"epoch {number}/{epochs}"):
-            logits = model(x)
-            loss = cross_entropy(logits, y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if scheduler is not None:
-                scheduler.step()
-            losses.append(loss.detach())
+            loss, right = train_step(x, y)
+            losses.append(loss)
             counts.append(len(y))
-            hits.append(_hits(logits, y))
+            hits.append(right)
         values = [loss.item() for loss in losses]
         history.losses += values
         if not all(map(math.isfinite, values)):
             step, value = next((i, v) for i, v in enumerate(values, 1) if not math.isfinite(v))
             raise FloatingPointError(_diverged(f"loss became {value} at step {step} of", number))
-        test_loss, test_accuracy = evaluate(model, test)
+        test_loss, test_accuracy = _evaluate(model, test, test_step)
         if not math.isfinite(test_loss):  # the last step alone can spoil the weights
             raise FloatingPointError(_diverged(f"test loss became {test_loss} after", number))
         epoch = Epoch(
@@ -114,18 +114,25 @@ def fit(
     return history
 
 
-def evaluate(model: nn.Module, loader: DataLoader) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy (0 to 1) of a classifier; leaves it in its mode."""
+def evaluate(model: nn.Module, loader: DataLoader, jit: bool = True) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy (0 to 1) of a classifier; leaves it in its mode.
+
+    With ``jit``, its second batch is recorded, and replayed on the others.
+    """
+    return _evaluate(model, loader, _test_step(model, jit))
+
+
+def _evaluate(model: nn.Module, loader: DataLoader, step: Step) -> tuple[float, float]:
     training = model.training
     model.eval()
     losses, counts, hits = [], [], []
     try:
         with no_grad():
             for x, y in loader:
-                logits = model(x)
-                losses.append(cross_entropy(logits, y))
+                loss, right = step(x, y)
+                losses.append(loss)
                 counts.append(len(y))
-                hits.append(_hits(logits, y))
+                hits.append(right)
     finally:
         model.train(training)
     return _weighted([loss.item() for loss in losses], counts), _total(hits) / sum(counts)
@@ -138,6 +145,33 @@ def progress(items: Iterable[T], title: str, unit: str = "batch") -> Iterable[T]
     from tqdm import tqdm  # type: ignore[import-untyped]  # noqa: PLC0415
 
     return tqdm(items, desc=title, unit=unit, leave=False)
+
+
+def _train_step(
+    model: nn.Module,
+    optimizer: optim.Optimizer,
+    scheduler: optim.lr_scheduler.LRScheduler | None,
+    jit: bool,
+) -> Step:
+    def train_step(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        logits = model(x)
+        loss = cross_entropy(logits, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        return loss.detach(), _hits(logits, y)
+
+    return jitted(train_step) if jit else train_step
+
+
+def _test_step(model: nn.Module, jit: bool) -> Step:
+    def test_step(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        logits = model(x)
+        return cross_entropy(logits, y), _hits(logits, y)
+
+    return jitted(test_step) if jit else test_step
 
 
 def _hits(logits: Tensor, y: Tensor) -> Tensor:

@@ -63,6 +63,14 @@ def max_pool2d_grad(start: int, stop: int, dY: Array, index: Array, dX: Array) -
 
 
 @compiled
+def clear_edges(start: int, stop: int, dY: Array, dX: Array) -> None:
+    """Zeros in the last row and column of an odd size, which no window meets; of all images."""
+    rows, cols = 2 * dY.shape[2], 2 * dY.shape[3]
+    dX[:, :, rows:] = 0
+    dX[:, :, :, cols:] = 0
+
+
+@compiled
 def max_pool2d_take(start: int, stop: int, x: Array, index: Array, taken: Array) -> None:
     _, channels, rows, cols = taken.shape
     for n in range(start, stop):

@@ -45,6 +45,11 @@ class Layer(NamedTuple):
     pid: int = 0
 
 
+def compiles() -> bool:
+    """Whether Numba compiles at all."""
+    return not _numba.config.DISABLE_JIT
+
+
 def count() -> int:
     """Threads of a region: as many as Numba is told to use, and no more than there are cores."""
     name, _, pid = layer()
