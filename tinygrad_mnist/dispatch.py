@@ -55,12 +55,14 @@ class Guard:
 
     Where it gives something else, the step is recorded anew, or if there is an ``error``, which
     says what changed, that is raised. It is looked at where ``changed`` was called since, or if
-    ``always``, before each replay.
+    ``always``, before each replay. ``keeps``: it gives the ids of arrays, and whose they are; the
+    step may not read one and put another in its place.
     """
 
     fn: Fn
     error: str = ""
     always: bool = False
+    keeps: str = ""
 
 
 class Observer:

@@ -112,7 +112,7 @@ class Jitted(Generic[P, R]):
         self._passes = tuple(passes)
         self._known: dict[Any, list[Recorded]] = {}  # by signature, the last used last
         self._last: Recorded | None = None
-        self._unsettled: Any = None  # the signature of the last call, if it could not be recorded
+        self._unsettled: set[Any] = set()  # signatures of calls that could not be recorded
         self._leaves: dict[int, weakref.ref[Value]] = {}  # whose gradients calls have touched
         self._lock = threading.RLock()
         self._name = getattr(function, "__name__", repr(function))
@@ -202,6 +202,11 @@ class Jitted(Generic[P, R]):
         with observe(recorder):
             recorder.relied(Guard(current, "the current backend is another", always=True))
             result = self._function(*args, **kwargs)
+        if any(id(x) in recorder.leaves for x in tensors):
+            raise RuntimeError(
+                f"jit: {self._name} got a leaf that it also uses by another name, so that its "
+                "gradient would come in two parts; give it as an argument only"
+            )
         for x, stand_in in zip(tensors, arguments, strict=True):
             x.grad = stand_in.grad
         outputs: list[Any] = []
@@ -212,10 +217,13 @@ class Jitted(Generic[P, R]):
         del outputs  # and with them the graph and its leaves, if nobody else keeps them
         recorder.let_go()
         self._met(recorder)
-        settled = recorder.is_settled() or self._unsettled == signature
-        self._unsettled = None if settled else signature
-        if settled:
+        settled = recorder.is_settled() or signature in self._unsettled
+        if not settled:
+            self._unsettled.add(signature)
+        else:
+            self._unsettled.discard(signature)
             program = recorder.program(ends)
+            recorder.check_kept(program)
             self._finish(recorder, program)
             self._last = Recorded(recorder, program, result)
             self._known[signature].append(self._last)

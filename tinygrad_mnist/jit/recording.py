@@ -192,6 +192,17 @@ class Recorder(Scout):
         """
         return all(guard.fn() == told for guard, told, _ in self.guards)
 
+    def check_kept(self, program: Program) -> None:
+        """RuntimeError where a replay would read what the call has replaced."""
+        read = {id(place.array) for place in program.touched() if place.kind == "state"}
+        for guard, told, line in self.guards:
+            if guard.keeps and read & (set(told) - set(guard.fn())):
+                raise RuntimeError(
+                    f"jit: {self.name} reads {guard.keeps} and puts another tensor in its place "
+                    f"({line.place}), which a replay would not see; write it in place, as by "
+                    "copy_() under no_grad()"
+                )
+
     def relies_on(self, program: Program) -> list[Reliance]:
         """What has to be so again for a replay to be right."""
         here = users_line()

@@ -74,6 +74,7 @@ class Module:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if observers():
             tell("relied", Guard(self._relied_on))
+            tell("relied", Guard(self._arrays, keeps=f"an attribute of {type(self).__name__}"))
         try:
             if self._hooks is None:
                 return self.forward(*args, **kwargs)
@@ -84,13 +85,17 @@ class Module:
 
     def _relied_on(self) -> list[Any]:
         """What decides the course of ``forward`` besides its arguments: plain attributes, hooks,
-        which tensors and modules there are and which of them are trained.
+        which modules it has and which of its tensors are trained.
         """
         own = vars(self)
         plain = [(k, v) for k, v in own.items() if isinstance(v, _PLAIN)]
-        tensors = [(id(x.array), x.tracked) for _, x in self._held(*_PARAMETERS, *_BUFFERS)]
+        tensors = [x.tracked for _, x in self._held(*_PARAMETERS, *_BUFFERS)]
         hooks = self._hooks and [list(self._hooks.before), list(self._hooks.after)]
         return [plain, tensors, hooks, [*self.children()], self.training]
+
+    def _arrays(self) -> list[int]:
+        """Which memory its tensors have, registered or not."""
+        return [id(x.array) for x in vars(self).values() if isinstance(x, Tensor)]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy's attributes; what registers them is its own, in ``copy.copy`` too."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from numbers import Real
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ import numpy as np
 from tinygrad_mnist.autograd.graph import written
 from tinygrad_mnist.checks import shown
 from tinygrad_mnist.creation import full
-from tinygrad_mnist.dispatch import act, call, host
+from tinygrad_mnist.dispatch import Guard, act, call, changed, host, observers, tell
 from tinygrad_mnist.optim.optimizer import Group, Optimizer, evaluated, is_array, is_number
 from tinygrad_mnist.tensor import Tensor
 
@@ -33,6 +33,7 @@ class FusedOptimizer(Optimizer):
     _options: ClassVar[tuple[str, ...]]  # the kernel's, without step; betas as beta1 and beta2
     _moments: ClassVar[dict[str, str]]  # tensors of the state: name → the option it needs, if any
     _counts: ClassVar[bool] = True  # whether steps are counted, or only the first is known
+    _counted: Sequence[Tensor] = ()  # by the last step
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.
@@ -49,6 +50,8 @@ class FusedOptimizer(Optimizer):
                 self._update(group, params)
                 for p in params:
                     written(p)
+        if self._counts:
+            act(partial(self._count, [p for _, alike in batches for ps in alike for p in ps]))
         return loss
 
     def _alike(self, params: list[Tensor]) -> list[list[Tensor]]:
@@ -73,6 +76,10 @@ class FusedOptimizer(Optimizer):
         state = self.state.get(p)
         return state.get("step", 1) if state else 0
 
+    def _are_of_an_age(self, params: list[Tensor]) -> bool:
+        """Whether ``params``, which are updated together, have still had equally many steps."""
+        return len(set(map(self._age, params))) == 1
+
     def _update(self, group: Group, params: list[Tensor]) -> None:
         """One kernel call on the parameters, their gradients and their state."""
         static: dict[str, Any] = {o: host(partial(_number, group, o)) for o in self._options}
@@ -81,9 +88,9 @@ class FusedOptimizer(Optimizer):
         for moment, needs in self._moments.items():
             used = params if not needs or group[needs] else []
             arrays.append([self._moment(group, p, moment).array for p in used])
+        if observers():
+            tell("relied", Guard(partial(self._are_of_an_age, params)))
         call(params[0].backend, self._kernel, arrays, static)
-        if self._counts:
-            act(partial(self._count, params))
 
     def _when(self, params: list[Tensor]) -> dict[str, Any]:
         """What the kernel is told of the time: the step's number, or whether it is the first."""
@@ -92,10 +99,14 @@ class FusedOptimizer(Optimizer):
         return {"first": not self._age(params[0])}
 
     def _count(self, params: list[Tensor]) -> None:
-        """One step more for ``params``, which have had equally many."""
-        step = self.state[params[0]].get("step", 0) + 1
+        """One step more for ``params``."""
         for p in params:
-            self.state[p]["step"] = step
+            state = self.state[p]
+            state["step"] = state.get("step", 0) + 1
+        if params is not self._counted:
+            if list(map(id, params)) != list(map(id, self._counted)):
+                changed()  # others stay behind
+            self._counted = params
 
     def _moment(self, group: Group, p: Tensor, name: str) -> Tensor:
         """A tensor of the state, following its parameter where the module was moved since."""

@@ -90,21 +90,16 @@ class Optimizer:
         """Say what a recorded step relies on."""
         name = self._name
         tell("relied", Guard(self._trained, f"the parameters of {name} are others now"))
-        tell("relied", Guard(self._remembered))
+        tell("relied", Guard(self._arrays, keeps=f"the state of {name}"))
         tell("relied", Guard(self._options_now, always=True))
 
     def _trained(self) -> list[int]:
         return [id(p) for p in self._params()]
 
-    def _remembered(self) -> list[Any]:
-        """Which arrays the state has, and how many steps each parameter has had beyond the first.
-
-        Parameters with equally many are updated together.
-        """
+    def _arrays(self) -> list[int]:
+        """Which memory the state has."""
         states = [self.state.get(p, {}) for p in self._params()]
-        arrays = [id(x.array) for s in states for x in s.values() if isinstance(x, Tensor)]
-        ages = [s["step"] for s in states if "step" in s]
-        return [arrays, [age - ages[0] for age in ages]]
+        return [id(x.array) for s in states for x in s.values() if isinstance(x, Tensor)]
 
     def _options_now(self) -> list[Any]:
         """What a recorded step has built in: all options, where it is made of tensor ops."""
