@@ -16,7 +16,7 @@ import numpy as np
 
 from tinygrad_mnist.backends.numba_kernels import elements, exponentials, products, threads
 from tinygrad_mnist.backends.numba_kernels.launching import Total
-from tinygrad_mnist.kernels import Array, Backend, Pair, Shape
+from tinygrad_mnist.kernels import Act, Array, Backend, Pair, Shape
 
 FLOATS = np.dtype(np.float32), np.dtype(np.float64)
 NUMBERS = *FLOATS, np.dtype(np.int64)
@@ -120,6 +120,9 @@ class Planning:
         count = np.empty((), FLOATS[0]) if count is None else count
         self._run(elements.count, 1, 0, target, classes, ignore_index, _flat(count))
         return True
+
+    def _activated(self, x: Array, act: Act) -> Array:
+        return x if act is None else getattr(self, act)(x, out=x)
 
     def check_index(self, index: Array, size: int, kernel: str, low: int = 0) -> None:
         _require(type(index) is np.ndarray and index.dtype == np.int64 and index.size > 0)
@@ -304,7 +307,8 @@ def _operand(x: Any, out: Array) -> Array:
         return np.full((1,) * out.ndim, x, out.dtype)
     _require(type(x) is np.ndarray and x.dtype == out.dtype)
     once = tuple(slice(0, 1) if step == 0 else slice(None) for step in x.strides)
-    return x[once].reshape((1,) * (out.ndim - x.ndim) + x[once].shape)
+    x = x[(..., *once)]  # a view in any case: x[()] were a number
+    return x.reshape((1,) * (out.ndim - x.ndim) + x.shape)
 
 
 def _is_of_rows(x: Array, shape: Shape) -> bool:

@@ -247,7 +247,7 @@ class Jitted(Generic[P, R]):
             exact = Snapshot.of(program.backend, program.kept())
             for each in self._passes:
                 each(program)
-            check_close(self._name, program, dict(exact.kept), before, after)
+            check_close(self._name, program, exact, before, after)
 
     def _bound(self) -> None:
         """Forget the programs that were not used for the longest time, if there are too many."""

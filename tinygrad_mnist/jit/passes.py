@@ -1,4 +1,6 @@
-"""What makes a program faster: each pass changes it and keeps what it computes, bit for bit.
+"""What makes a program faster: each pass changes it and keeps what it computes.
+
+All but the last keep it bit for bit; ``checking`` states the tolerance of that.
 
 A pass is a function of a program that is not built yet. Memory that is there before the step (an
 argument's, the state's) may overlap other such memory; what a kernel makes overlaps nothing but
@@ -189,7 +191,14 @@ class _Blocks:
         self.free.add(block)
 
 
-PASSES: tuple[Pass, ...] = (hoist, write_directly, fold, drop_unread, share_memory)
+def run_together(program: Program) -> None:
+    """Let the backend run several calls as one, as Numba's does: sums may round otherwise."""
+    program.together = True
+
+
+PASSES: tuple[Pass, ...] = (
+    hoist, write_directly, fold, drop_unread, share_memory, run_together,
+)  # fmt: skip
 
 
 # ---- what they ask of a program

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from typing import Any, Literal
 
 from tinygrad_mnist import dispatch
@@ -108,6 +109,7 @@ class Program:
         self.outputs = outputs
         self.grads = grads
         self.constants: list[Instruction] = []  # run once, before the first replay
+        self.together = False  # whether the backend may run several calls as one
         self._segments: list[_Segment] = []
         self._bound: list[Any] = []
         self._moving: list[Place] = []  # views of arguments
@@ -203,19 +205,15 @@ class Program:
         return step
 
     def _prepared(self, steps: Sequence[Step]) -> list[Fn]:
-        """``steps`` as the backend runs them; those that write to an argument one by one."""
-        fixed = [step for step in steps if self._is_fixed(step)]
-        if len(fixed) == len(steps):
-            return self.backend.prepared(steps)
+        """``steps`` as they are run; one that writes to an argument by itself."""
+        if not self.together:
+            return [partial(step.run, self.backend) for step in steps]
         runs: list[Fn] = []
-        waiting: list[Step] = []
-        for step in steps:
-            if self._is_fixed(step):
-                waiting.append(step)
-                continue
-            runs += [*self.backend.prepared(waiting), partial(step.run, self.backend)]
-            waiting = []
-        return [*runs, *self.backend.prepared(waiting)]
+        for fixed, group in groupby(steps, self._is_fixed):
+            found = list(group)
+            single = [partial(step.run, self.backend) for step in found]
+            runs += self.backend.prepared(found) if fixed else single
+        return runs
 
     def _is_fixed(self, step: Step) -> bool:
         """Whether it writes where it did at the last run, and no list has an argument."""
