@@ -304,7 +304,8 @@ def _operand(x: Any, out: Array) -> Array:
         return np.full((1,) * out.ndim, x, out.dtype)
     _require(type(x) is np.ndarray and x.dtype == out.dtype)
     once = tuple(slice(0, 1) if step == 0 else slice(None) for step in x.strides)
-    return x[once].reshape((1,) * (out.ndim - x.ndim) + x[once].shape)
+    x = x[(..., *once)]  # without the dots, one of no dims would be copied: a number
+    return x.reshape((1,) * (out.ndim - x.ndim) + x.shape)
 
 
 def _is_of_rows(x: Array, shape: Shape) -> bool:

@@ -39,7 +39,7 @@ def check_exact(name: str, program: Program, before: Snapshot, after: Snapshot) 
     """
     recorded = {place: place.array for place in program.places if place.kind == "made"}
     before.put_back()
-    program.build()
+    program.build(exact=True)
     program.repeat()
     now = Snapshot.of(program.backend, (place for place, _ in after.kept))
     recorded.update(after.kept)

@@ -195,7 +195,7 @@ class Jitted(Generic[P, R]):
         if not self._check:
             for each in self._passes:
                 each(program)
-            program.build()
+            program.build(exact=not self._passes)
             return
         before = Snapshot(program.backend, recorder.saved)
         after = Snapshot.of(program.backend, [place for place, _ in recorder.saved])

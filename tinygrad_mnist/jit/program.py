@@ -124,8 +124,11 @@ class Program:
 
     # ---- memory
 
-    def build(self) -> None:
-        """Give every place memory of its own, or its block's, and prepare the calls."""
+    def build(self, exact: bool = False) -> None:
+        """Give every place memory of its own, or its block's, and prepare the calls.
+
+        The backend may run several at once, which can round otherwise; not if ``exact``.
+        """
         self._allocate()
         for constant in self.constants:
             self._step(constant).run(self.backend)
@@ -138,7 +141,8 @@ class Program:
                 self._segments.append(segment)
             self._add(segment, item)
         for segment in self._segments:
-            segment.runs = self._prepared(segment.steps)
+            one_by_one = [partial(step.run, self.backend) for step in segment.steps]
+            segment.runs = one_by_one if exact else self._prepared(segment.steps)
 
     def _allocate(self) -> None:
         used = {place.root for item in self._calls() for place in (*item.read(), *item.written())}
