@@ -141,7 +141,7 @@ class Program:
                 self._segments.append(segment)
             self._add(segment, item)
         for segment in self._segments:
-            one_by_one = [partial(step.run, self.backend) for step in segment.steps]
+            one_by_one: list[Fn] = [partial(step.run, self.backend) for step in segment.steps]
             segment.runs = one_by_one if exact else self._prepared(segment.steps)
 
     def _allocate(self) -> None:
