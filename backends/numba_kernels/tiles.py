@@ -23,10 +23,10 @@ Array = Any
 _numba: Any = numba  # typed or not, as the version has it
 Code = Any  # a value in LLVM's code
 
-# Bytes of a register, and the tile whose sums and factors the 32 or 16 registers hold.
-REGISTER, TALL = (64, 4) if llvm.get_host_cpu_features().get("avx512f") else (32, 2)
+# Bytes of a register; rows of a tile of dots and of one of add_product, whose sums and factors the
+# processor's 32 registers hold, or 16.
+REGISTER, HIGH, TALL = (64, 6, 4) if llvm.get_host_cpu_features().get("avx512f") else (32, 2, 2)
 BROAD = 4  # rows of the right matrix in a tile of dots, registers in one of add_product
-BLOCK = 8  # rows that stay in the innermost cache while they meet all others
 
 _INT, _PLACE = ir.IntType(64), ir.IntType(32)
 
@@ -152,8 +152,9 @@ def _store_rows(
     """Write numbers that fill ``totals`` row by row."""
     for row in range(rows):
         vector, first = divmod(row * columns, code.lanes)
+        following = totals[min(vector + 1, len(totals) - 1)]
         lanes = list(range(first, first + columns))
-        code.store(code.picked(totals[vector], totals[vector], lanes), code.after(z, row, dz))
+        code.store(code.picked(totals[vector], following, lanes), code.after(z, row, dz))
 
 
 def _outer(rows: int, registers: int, lanes_of: Callable[[Any], int]) -> Any:
@@ -203,7 +204,7 @@ def _one(like: Any) -> int:
     return 1
 
 
-_dots_tile, _dots_row = _dots(TALL, BROAD), _dots(1, BROAD)
+_dots_tile, _dots_row = _dots(HIGH, BROAD), _dots(1, BROAD)
 _broad, _broad_row = _outer(TALL, BROAD, _whole), _outer(1, BROAD, _whole)
 _narrow, _narrow_row = _outer(TALL, 1, _whole), _outer(1, 1, _whole)
 _few, _few_row = _outer(TALL, 1, _quarter), _outer(1, 1, _quarter)
@@ -219,19 +220,16 @@ def dot_rows(x: Array, y: Array, z: Array) -> None:
     rows, columns, n, like = len(x), len(y), x.shape[1], z.dtype.type(0)
     dx, dy, dz, size = x.strides[0], y.strides[0], z.strides[0], z.itemsize
     whole = 0 if columns < BROAD else n - n % (REGISTER // size)
-    for top in range(0, rows if whole else 0, BLOCK):
+    for row in range(0, rows if whole else 0, HIGH if rows >= HIGH else 1):
+        r = min(row, rows - HIGH) if rows >= HIGH else row  # the last tiles overlap those before
+        left = x.ctypes.data + r * dx
         for column in range(0, columns, BROAD):
-            c = min(column, columns - BROAD)  # the last tile overlaps the one before
-            right, into = y.ctypes.data + c * dy, z.ctypes.data + c * size
-            for row in range(top, min(top + BLOCK, rows), TALL):
-                r = min(row, rows - TALL)
-                if rows < TALL:
-                    for r in range(rows):
-                        left = x.ctypes.data + r * dx
-                        _dots_row(left, dx, right, dy, into + r * dz, dz, n, like)
-                else:
-                    left = x.ctypes.data + r * dx
-                    _dots_tile(left, dx, right, dy, into + r * dz, dz, n, like)
+            c = min(column, columns - BROAD)
+            right, into = y.ctypes.data + c * dy, z.ctypes.data + r * dz + c * size
+            if rows >= HIGH:
+                _dots_tile(left, dx, right, dy, into, dz, n, like)
+            else:
+                _dots_row(left, dx, right, dy, into, dz, n, like)
     if whole < n or not n:
         for r in range(rows):
             for c in range(columns):

@@ -127,44 +127,20 @@ def drop_unread(program: Program) -> None:
 def share_memory(program: Program) -> None:
     """Let results lie, one after the other, in the same blocks of memory.
 
-    An elementwise kernel may write over an input that nobody reads afterwards.
+    No result lies where an input of its kernel does: compiled loops do not vectorise then.
     """
     constant = {place.root for item in program.constants for place in item.written()}
     apart = program.kept() | constant
-    last = {p.root: i for i, item in _numbered(program) for p in _touched(item)}
+    items = list(enumerate(program.instructions()))
+    last = {p.root: i for i, item in items for p in (*item.read(), *item.written())}
     blocks = _Blocks()
-    for i, item in _numbered(program):
-        ending = [p for p in dict.fromkeys(p.root for p in item.read()) if last[p] == i]
-        reused = _overwritten(item, ending)
-        for place in dict.fromkeys(p.root for p in item.written()):
-            if place.kind != "made" or place in apart or place.block is not None:
-                continue
-            place.block = reused.block if reused is not None else blocks.take(place.array.nbytes)
-            if reused is not None:
-                ending.remove(reused)
-                reused = None
-        done = [*ending, *(p.root for p in item.written() if last[p.root] == i)]
-        for place in dict.fromkeys(done):
-            if place.block is not None:
+    for i, item in items:
+        for place in item.written():
+            if place.kind == "made" and place not in apart and place.block is None:
+                place.block = blocks.take(place.array.nbytes)
+        for place in dict.fromkeys(p.root for p in (*item.read(), *item.written())):
+            if last[place] == i and place.block is not None:
                 blocks.give_back(place.block)
-
-
-def _overwritten(item: Instruction, ending: list[Place]) -> Place | None:
-    """An input that an elementwise kernel may write over with its result."""
-    if spec(item.kernel).kind != "elementwise" or not isinstance(item.out, Place):
-        return None
-    if item.out.kind != "made" or item.out.block is not None:
-        return None
-    given = [*item.read()]
-    for place in ending:
-        alone = [p for p in given if p.root is place] == [place]
-        if alone and place.block is not None and _alike(place.array, item.out.array):
-            return place
-    return None
-
-
-def _alike(x: Any, y: Any) -> bool:
-    return bool(x.shape == y.shape and x.dtype == y.dtype and x.strides == y.strides)
 
 
 class _Blocks:
@@ -202,15 +178,6 @@ PASSES: tuple[Pass, ...] = (
 
 
 # ---- what they ask of a program
-
-
-def _numbered(program: Program) -> Iterator[tuple[int, Instruction]]:
-    yield from enumerate(program.instructions())
-
-
-def _touched(item: Instruction) -> Iterator[Place]:
-    yield from item.read()
-    yield from item.written()
 
 
 def _readers(program: Program) -> dict[Place, list[Instruction]]:
