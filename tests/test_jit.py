@@ -759,7 +759,7 @@ def test_replays_allocate_next_to_nothing(backend: str) -> None:
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert grown < 1_000
+    assert grown < 3_000  # an object a step would be at least 3,200
     assert peak < {"numpy": 8_000, "numba": 4_000}[backend]
 
 
