@@ -1182,6 +1182,69 @@ def counts_its_calls() -> Training:
 
 
 @case
+def trained_in_turns() -> Training:
+    """The other part is frozen inside the step."""
+    g, d = nn.Linear(3, 8), nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 1))
+    for_g, for_d = optim.Adam(g.parameters()), optim.Adam(d.parameters())
+
+    def step(x: Any, y: Any) -> Any:
+        d.requires_grad_(False)
+        for_g.zero_grad()
+        (-d(g(tg.randn(5, 3))).mean()).backward()
+        for_g.step()
+        d.requires_grad_(True)
+        for_d.zero_grad()
+        (d(g(tg.randn(5, 3)).detach()).mean() - d(x).mean()).backward()
+        for_d.step()
+
+    return Training(step, small(24), [g, d, for_g, for_d], runs=3)
+
+
+@case
+def one_part_at_a_time() -> Training:
+    """Moments of the parts have seen different numbers of steps."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    optimizer = optim.Adam(model.parameters(), lr=0.1)
+
+    def step(x: Any, part: int) -> None:
+        optimizer.zero_grad()
+        (model(x) if part == 2 else model[part](x)).square().mean().backward()
+        optimizer.step()
+
+    x = tg.randn(6, 8)
+    parts = [2, 2, 2, 0, 0, 0, 2, 2, 1, 0, 1, 0]
+    return Training(step, [(x, part) for part in parts], [model, optimizer], runs=7)
+
+
+@case
+def accumulated_by_a_flag() -> Training:
+    model = nn.Linear(8, 3)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step(x: Any, last: bool) -> None:
+        model(x).square().mean().backward()
+        if last:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    batches = [(tg.randn(6, 8), i % 3 == 2) for i in range(6)]
+    return Training(step, batches, [model, optimizer], runs=8)
+
+
+@case
+def gradients_changed_by_hand() -> Training:
+    model = network()
+
+    def change() -> None:
+        for p in model.parameters():
+            p.grad.mul_(0.5)
+            p.grad = p.grad + 0.01 * p.detach()
+
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    return trained(model, optimizer, small(), before=change)
+
+
+@case
 def parameter_replaced() -> Training:
     model = nn.Sequential(nn.Linear(8, 6), nn.Linear(6, 10))
 
