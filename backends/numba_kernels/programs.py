@@ -96,7 +96,7 @@ class Program:
             if not refresh():
                 self._in_python(0)
                 return
-        failed = self._native(threads.count())
+        failed = self._native(threads.count() if self._native.threads > 1 else 1)
         if failed:
             self._in_python(failed - 1 - self._first)
 
