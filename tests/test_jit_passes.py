@@ -307,11 +307,8 @@ def test_all_passes_together_and_in_any_order() -> None:
         return step
 
     x = tg.randn(3, 4)
-    for chosen in (
-        passes.PASSES,
-        passes.PASSES[:-1][::-1],
-        (*passes.PASSES[:-1] * 2, *passes.PASSES[-1:]),
-    ):
+    first, last = passes.PASSES[:-2], passes.PASSES[-2:]  # memory is shared when all else is done
+    for chosen in ((*first, *last), (*first[::-1], *last), (*first, *first, *last)):
         before, fast = after(make, *chosen, args=(x,), near=True)
         assert len(kernels(fast)) < len(kernels(before))
         assert fast.nbytes() <= before.nbytes()

@@ -84,10 +84,10 @@ class Observer:
         """Called after a value's memory was written over."""
 
     def graded(self, leaf: Any) -> None:
-        """Called before a backward pass sets ``leaf.grad``, or adds to it."""
+        """Called before a backward pass sets ``leaf.grad`` or adds to it, or it is set to zeros."""
 
     def forgotten(self, leaf: Any) -> None:
-        """Called before ``leaf.grad`` is set to None, or to zeros."""
+        """Called before ``leaf.grad`` is set to None, whatever it was."""
 
     def acted(self, action: Fn) -> None:
         """Called after Python work that every replay repeats."""

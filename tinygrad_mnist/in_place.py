@@ -245,7 +245,7 @@ def _repeats(array: Any) -> bool:
 def forget_gradients(tensors: Iterable[Value], set_to_none: bool) -> None:
     """Each tensor's gradient becomes None, or else zeros in place."""
     for x in tensors:
-        tell("forgotten", x)
+        tell("forgotten" if set_to_none else "graded", x)
         x.grad = None if set_to_none or x.grad is None else x.grad.detach().zero_()
 
 

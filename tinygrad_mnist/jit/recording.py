@@ -69,6 +69,7 @@ class Recorder(Scout):
         self.saved: list[tuple[Place, Any]] = []  # what lay there before the first write
         self.guards: list[tuple[Guard, Any, Line]] = []  # with what each gave when it was told
         self.versions: dict[int, list[int]] = {}  # of what was there before and is written
+        self.fresh: set[int] = set()  # leaves whose gradients were forgotten first of all
         self.begins = {id(x): x.grad for x in (*known, *arguments)}  # gradients at the beginning
         self.inputs = [Place("input", x.array) for x in arguments]
         self.arguments = arguments
@@ -157,7 +158,10 @@ class Recorder(Scout):
         super().graded(leaf)
         self.begins.setdefault(id(leaf), leaf.grad)
 
-    forgotten = graded
+    def forgotten(self, leaf: Any) -> None:
+        if id(leaf) not in self.leaves:
+            self.fresh.add(id(leaf))
+        self.graded(leaf)
 
     # ---- what comes of it
 
@@ -231,7 +235,9 @@ class Recorder(Scout):
         It is not where the call forgot it without a look.
         """
         grad = self.begins[id(leaf)]
-        return grad is None or self.place(grad.array).root in program.touched()
+        if grad is None:
+            return id(leaf) not in self.fresh
+        return self.place(grad.array).root in program.touched()
 
 
 class Reliance(NamedTuple):
