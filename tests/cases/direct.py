@@ -100,6 +100,7 @@ def linear(rng: Rng) -> list[Case]:
     for act in ACTIVATIONS:
         for n, inputs in ((5, 3), (0, 3), (2, 0), (70, 1100)):
             x, weight = normal(rng, (n, inputs)), normal(rng, (4, inputs))
+            weight /= max(1, inputs) ** 0.5  # what act takes is of the size of what it gives
             cases.append(case(x, weight, special, act=act))
             cases.append(case(x.astype(F32), weight.astype(F32), act=act))
         cases.append(case(gaps(x), turned(weight), normal(rng, (4,)), act=act))
