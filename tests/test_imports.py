@@ -207,8 +207,11 @@ def function_lines(node: ast.FunctionDef) -> int:
 
 
 def test_the_core_is_within_its_budget() -> None:
+    """The engine that runs without ``jit``, and ``jit``, which is as much about what it refuses."""
     counted = {dotted(p): code_lines(p) for p in modules() if part(dotted(p)) in CORE}
-    assert sum(counted.values()) <= 3500, counted
+    jit = {name: lines for name, lines in counted.items() if part(name) == "jit"}
+    assert sum(counted.values()) - sum(jit.values()) <= 3150, counted
+    assert sum(jit.values()) <= 1000, jit
 
 
 def code_lines(path: Path) -> int:
