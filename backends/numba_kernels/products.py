@@ -106,6 +106,15 @@ def linear_dw_sum(start: int, stop: int, dY: Array, x: Array, total: Array) -> N
                 total[o, i] += product[o, i]
 
 
+def calls_blas(kernel: Any, arguments: Any) -> bool:
+    """Whether a call of one of these kernels, or of another, may come to a wide product."""
+    sizes = (x.size for x in arguments if isinstance(x, np.ndarray))
+    return kernel in _PRODUCTS and max(sizes) > NARROW
+
+
+_PRODUCTS = (matmul, linear, linear_outputs, linear_dw_rows, linear_dw_sum)
+
+
 @region_of(matmul)
 def matmul_region(threads: int, items: int, *arguments: Any) -> None:
     for t in prange(threads):

@@ -21,7 +21,7 @@ import numba
 import numpy as np
 from numba import types
 
-from tinygrad_mnist.backends.numba_kernels import native, threads
+from tinygrad_mnist.backends.numba_kernels import native, products, threads
 from tinygrad_mnist.backends.numba_kernels.launching import Total
 from tinygrad_mnist.backends.numba_kernels.native import Argument, Launch, Native, Stage
 from tinygrad_mnist.backends.numba_kernels.planning import (
@@ -90,13 +90,17 @@ class Program:
             if plan.numbers:
                 self._refresh.append(_Hosted(plan.step, plan.numbers, table))
         self._first = plans[0].launches[0].step
+        wide = any(
+            products.calls_blas(each.kernel, each.arguments) for p in plans for each in p.keep
+        )
+        self._count = threads.count if wide else threads.awake
 
     def __call__(self) -> None:
         for refresh in self._refresh:
             if not refresh():
                 self._in_python(0)
                 return
-        failed = self._native(threads.count() if self._native.threads > 1 else 1)
+        failed = self._native(self._count())
         if failed:
             self._in_python(failed - 1 - self._first)
 

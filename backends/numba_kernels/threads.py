@@ -52,12 +52,19 @@ def compiles() -> bool:
 
 def count() -> int:
     """Threads of a region: as many as Numba is told to use, and no more than there are cores."""
+    threads = awake()
+    if threads > 1:
+        for blas in _held:
+            if blas.get_num_threads() != 1:  # a threadpool_limits of the program ended, or began
+                blas.set_num_threads(1)
+    return threads
+
+
+def awake() -> int:
+    """``count`` for regions whose kernels call no BLAS: to look after that takes a microsecond."""
     name, _, pid = layer()
     if name is None or (name == "omp" and pid != os.getpid()):  # OpenMP kills a forked child
         return 1
-    for blas in _held:
-        if blas.get_num_threads() != 1:  # a threadpool_limits of the program has ended, or begun
-            blas.set_num_threads(1)
     return min(_numba.get_num_threads(), _numba.config.NUMBA_DEFAULT_NUM_THREADS)
 
 
