@@ -13,7 +13,7 @@ from tinygrad_mnist import models
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 WHOLE = BENCHMARKS / "whole_training.py"
-ROWS = ["numpy", "numba"]
+ROWS = ["numpy --no-jit", "numpy", "numba --no-jit", "numba"]
 
 
 @pytest.fixture

@@ -211,7 +211,7 @@ def test_the_core_is_within_its_budget() -> None:
     counted = {dotted(p): code_lines(p) for p in modules() if part(dotted(p)) in CORE}
     jit = {name: lines for name, lines in counted.items() if part(name) == "jit"}
     assert sum(counted.values()) - sum(jit.values()) <= 3150, counted
-    assert sum(jit.values()) <= 1000, jit
+    assert sum(jit.values()) <= 1100, jit
 
 
 def code_lines(path: Path) -> int:

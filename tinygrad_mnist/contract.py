@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from tinygrad_mnist.kernels import Backend
 
@@ -50,3 +52,10 @@ def kernel_names() -> tuple[str, ...]:
         for name, value in vars(room).items()
         if not name.startswith("_") and callable(value) and name not in _NOT_KERNELS
     )
+
+
+def label(name: str, static: Mapping[str, Any]) -> str:
+    """A kernel's name with those of the kernels that are options of it: ``linear + relu``."""
+    pool = name == "conv2d" and static.get("pool") is not None
+    act = [static["act"]] if static.get("act") else []
+    return " + ".join([name, *(["max_pool2d"] if pool else []), *act])

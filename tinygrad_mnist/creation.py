@@ -99,7 +99,10 @@ def from_host(array: np.ndarray, backend: Any, copy: bool, data: Any = None) -> 
     if observers() and (data is None or dtypes_in(data)):
         tell("host_data", "a NumPy array")
     array = np.array(array, order="C") if copy else array
-    return wrap(Tensor, target.asarray(own_dtype(array)), target)
+    made = target.asarray(own_dtype(array))
+    if observers():  # a recorded step makes it anew at each replay: it may be written over
+        made = call(target, "copy", (made,))
+    return wrap(Tensor, made, target)
 
 
 # ---- of a size, and like a tensor
@@ -359,6 +362,7 @@ def randperm(
     (size,) = _sizes("randperm", (checked_integer("randperm", "n", n),))
     kind = checked_dtype(dtype or INT, "randperm")
     check_holds("randperm", kind, 0, max(0, size - 1))
+    tell("host_data", "randperm(), which is drawn on the host")
     order = random.generator().permutation(size).astype(kind)
     return from_host(order, backend, copy=False).requires_grad_(requires_grad)
 

@@ -20,7 +20,7 @@ from time import perf_counter_ns
 from typing import Any, Self
 
 from tinygrad_mnist import config
-from tinygrad_mnist.contract import spec
+from tinygrad_mnist.contract import label, spec
 from tinygrad_mnist.dispatch import Call, Observer, observe, observe_everywhere
 from tinygrad_mnist.kernels import convolved
 from tinygrad_mnist.utils.files import write_whole
@@ -74,7 +74,7 @@ class _Thread:
     def add(self, call: Call, result: Any) -> _Kind:
         """Write down a call that has run."""
         layouts = _layout(call.arrays), _layout(result)
-        key = (call.kernel, call.phase, call.replayed, layouts)
+        key = (label(call.kernel, call.static), call.phase, call.replayed, layouts)
         kind = self.kinds.get(key)
         if kind is None:
             kind = self.kinds[key] = _kind(len(self.kinds), call, result)
@@ -324,7 +324,9 @@ def _kind(number: int, call: Call, result: Any) -> _Kind:
     count = _FLOPS.get(call.kernel)
     flops = 0 if count is None else count(call, result)
     moved = _moved(call, result)
-    return _Kind(number, call.kernel, call.phase, call.replayed, shapes, moved, flops)
+    return _Kind(
+        number, label(call.kernel, call.static), call.phase, call.replayed, shapes, moved, flops
+    )
 
 
 def _shapes(x: Any) -> str:

@@ -19,7 +19,7 @@ from tinygrad_mnist.composed.selections import write_at
 from tinygrad_mnist.dispatch import call, changed, fetch, tell
 from tinygrad_mnist.in_place import InPlace
 from tinygrad_mnist.kernels import Backend, Shape
-from tinygrad_mnist.ops.table import cast, operand
+from tinygrad_mnist.ops.table import beside, cast
 
 
 class Tensor(InPlace):
@@ -149,9 +149,13 @@ class Tensor(InPlace):
 
     def item(self) -> Any:
         """The only element as a Python number. ValueError where there are more."""
+        return self._number(".item()")
+
+    def _number(self, what: str) -> Any:
+        """``item`` for ``what``, which observers hear of."""
         if self.numel() != 1:
             raise ValueError(f"item: expected one element, got a tensor of shape {self.shape}")
-        return fetch(self.backend, self.array, ".item()").item()
+        return fetch(self.backend, self.array, what).item()
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
@@ -160,7 +164,7 @@ class Tensor(InPlace):
     def __index__(self) -> int:
         if self.dtype.kind not in "iu":
             raise TypeError(f"index: only an integer tensor can be one, this one is {self.dtype}")
-        return int(self.item())
+        return int(self._number("an index"))
 
     def __bool__(self) -> bool:
         if self.numel() != 1:
@@ -168,16 +172,16 @@ class Tensor(InPlace):
                 f"the truth of a tensor of shape {self.shape} is ambiguous; reduce it first, for "
                 "example with (x != 0).sum() > 0"
             )
-        return bool(self.item())
+        return bool(self._number("bool, as `if` asks for"))
 
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._number("float()"))
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._number("int()"))
 
     def __format__(self, form: str) -> str:
-        return format(self.item(), form) if form else repr(self)
+        return format(self._number("a format"), form) if form else repr(self)
 
     # ---- copies of its own
 
@@ -255,7 +259,9 @@ class Tensor(InPlace):
             if isinstance(value, Tensor):
                 value = value.to(self.dtype, self.backend)
             elif not isinstance(value, int | float | np.number | np.bool_):
-                value = operand("x[i] = v", self, host_array("x[i] = v", value, self.dtype))
+                if dtypes_in(value):
+                    tell("host_data", "a NumPy array")
+                value = beside(self, host_array("x[i] = v", value, self.dtype))
             write_at(self, index, value)
         self._written()
 

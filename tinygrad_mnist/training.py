@@ -72,9 +72,10 @@ def fit(
 
     ``scheduler`` goes one step on after each batch. A progress bar is shown where the error stream
     is a terminal; ``on_epoch`` is called after each epoch. The steps of training and of testing are
-    recorded once for all epochs, as ``tg.jit`` does; for a model that it refuses, such as one that
-    reads values, there is ``jit=False``. FloatingPointError where a loss of the epoch was not
-    finite; ValueError where ``train`` gives no batch.
+    recorded once for all epochs, as ``tg.jit`` does: Python code in ``forward`` runs in the first
+    two of each. For a model that counts, draws from Python's ``random`` or reads values there,
+    ``jit=False``. FloatingPointError where a loss of the epoch was not finite; ValueError where
+    ``train`` gives no batch.
     """
     if not len(train):
         raise ValueError(

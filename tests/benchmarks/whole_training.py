@@ -44,7 +44,10 @@ def commands(model: str, data: str | None, idx: Path, out: Path) -> dict[str, li
     """The command lines of one model's rows; ``data`` is what ``--data`` said."""
     train = [sys.executable, "-m", "tinygrad_mnist", "train", "--model", model, "--out", str(out)]
     train += ["--data", data] if data else []
-    rows = {name: [*train, "--backend", name] for name in ("numpy", "numba")}
+    rows = {}
+    for name in ("numpy", "numba"):
+        rows[f"{name} --no-jit"] = [*train, "--backend", name, "--no-jit"]
+        rows[name] = [*train, "--backend", name]
     if importlib.util.find_spec("torch"):
         rows[PYTORCH] = pytorch_command(model, idx, out)
     return rows

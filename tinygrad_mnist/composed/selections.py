@@ -21,7 +21,7 @@ from tinygrad_mnist.kernels import Shape
 from tinygrad_mnist.ops.indexing import added, integers, overwrite, placed, put, put_, taken
 from tinygrad_mnist.ops.pointwise import where
 from tinygrad_mnist.ops.shapes import sliced
-from tinygrad_mnist.ops.table import full_like, operand, range_like
+from tinygrad_mnist.ops.table import beside, full_like, operand, range_like
 
 _BASIC = frozenset({int, np.int64, slice, type(None), type(...)})
 _ALL = slice(None)
@@ -212,7 +212,7 @@ def _from_host(x: Any, part: Any) -> Any:
         raise TypeError(f"index: expected {_KINDS}, got {type(part).__name__} of {found.dtype}")
     if found.dtype.kind == "u" and found.dtype.itemsize > 1:
         found = found.astype(INT)
-    return operand("index", x, found)
+    return beside(x, found)
 
 
 def _check_step(part: slice) -> None:

@@ -101,12 +101,12 @@ def _equal(program: Program, x: Any, y: Any) -> bool:
     return a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-def _differs(name: str, program: Program, item: Instruction | None, x: Any, y: Any) -> RuntimeError:
+def _differs(name: str, program: Program, item: Instruction, x: Any, y: Any) -> RuntimeError:
     a, b = (program.backend.to_numpy(each).reshape(-1) for each in (x, y))
     place = int(np.argmax(~((a == b) | ((a != a) & (b != b))))) if a.size else 0
-    where = f"{item.kernel} at {item.line}" if item is not None else "a result"
     return RuntimeError(
-        f"jit: a replay of {name} differs from its recorded call: {where} gave {b[place]}, and "
-        f"{a[place]} when it was recorded (element {place} of {a.size}); does the step depend on "
-        "anything but its arguments, parameters and optimizer? jit(check=False) leaves this out"
+        f"jit: a replay of {name} differs from its recorded call: {item.kernel} at {item.line} "
+        f"gave {b[place]}, and {a[place]} when it was recorded (element {place} of {a.size}); does "
+        "the step depend on anything but its arguments, parameters and optimizer? "
+        "jit(check=False) leaves this out"
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import threading
-import types
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -43,6 +43,7 @@ class Recorded:
         self.versions = [v for v in recorder.versions.values() if v not in recorder.own_versions()]
         self.versions += [grad.version for _, _, grad in self.grads if grad is not None]
         self.written = recorder.written_arguments()
+        self.tracked = [i for i, x in enumerate(recorder.arguments) if x.tracked]
 
     def _gradient(self, leaf: Value, place: Place | None) -> tuple[Value, Value | None]:
         """The leaf, and what its ``grad`` is after a replay."""
@@ -68,6 +69,8 @@ class Recorded:
             version[0] += 1
         for i in self.written:
             arguments[i].version[0] += 1
+        for i in self.tracked:  # by requires_grad_() in the step
+            arguments[i].tracked = True
         arrays = [x.array for x in arguments]
         if dispatch.observers():
             self.program.replay_at_the_door(arrays)
@@ -114,11 +117,27 @@ class Jitted(Generic[P, R]):
         self._last: Recorded | None = None
         self._unsettled: set[Any] = set()  # signatures of calls that could not be recorded
         self._leaves: dict[int, weakref.ref[Value]] = {}  # whose gradients calls have touched
+        self._methods: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
         self._lock = threading.RLock()
         self._name = getattr(function, "__name__", repr(function))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Jitted[P, R]:
+        """The same function without programs, so that a model that has one can be copied."""
+        return Jitted(self._function, self._check, self._passes)
+
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else types.MethodType(self, instance)
+        """As a method: of each instance another function, which goes with it."""
+        if instance is None:
+            return self
+        if instance not in self._methods:
+            itself, function = weakref.ref(instance), self._function
+
+            @functools.wraps(function)
+            def method(*args: Any, **kwargs: Any) -> Any:
+                return function(itself(), *args, **kwargs)  # type: ignore[arg-type]
+
+            self._methods[instance] = Jitted(method, self._check, self._passes)
+        return self._methods[instance]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if any(isinstance(observer, Scout) for observer in dispatch.observers()):
@@ -187,6 +206,7 @@ class Jitted(Generic[P, R]):
         with observe(scout):
             args, kwargs = given
             result = self._function(*args, **kwargs)
+        _check_result(self._name, result)
         self._met(scout)
         return rebuilt(result, detached)
 
@@ -207,8 +227,9 @@ class Jitted(Generic[P, R]):
                 f"jit: {self._name} got a leaf that it also uses by another name, so that its "
                 "gradient would come in two parts; give it as an argument only"
             )
+        _check_result(self._name, result)
         for x, stand_in in zip(tensors, arguments, strict=True):
-            x.grad = stand_in.grad
+            x.grad, x.tracked = stand_in.grad, stand_in.tracked or x.node is not None
         outputs: list[Any] = []
         flatten(result, outputs, [])
         ends = [recorder.place(x.array) for x in outputs]
@@ -286,10 +307,11 @@ def jit(function: Any = None, *, check: bool = True, passes: Sequence[Pass] = PA
 
     It may run forward, backward and optimizer steps of whatever layers, optimizers and schedules.
     The Python code runs in the first two calls for each kind of arguments (shapes, dtypes, numbers,
-    training or evaluation): its prints and its assignments do not repeat, and numbers in it are
-    built in. State is what it writes in place: parameters, moments, running statistics. Results
-    are copies outside the graph. ``check`` replays the program once and compares it with the
-    recorded call. ``passes`` make it faster; ``jit(passes=())`` replays exactly the same kernels.
+    training or evaluation): its prints and its assignments do not repeat, and numbers in it, or
+    that it returns, are built in. State is what it writes in place: parameters, moments, running
+    statistics. Results are copies outside the graph. ``check`` replays the program once and
+    compares it with the recorded call. ``passes`` make it faster; ``jit(passes=())`` replays
+    exactly the same kernels.
 
     Raises RuntimeError where the function reads values on the host (``item()``, ``print``), makes
     tensors of NumPy arrays or picks by a mask, where its replay differs, and where a replay would
@@ -298,8 +320,9 @@ def jit(function: Any = None, *, check: bool = True, passes: Sequence[Pass] = PA
     """
     if function is None:
         return functools.partial(jit, check=check, passes=passes)
-    if not callable(function):
-        raise TypeError(f"jit: expected a function, got {type(function).__name__}")
+    for each in (function, *passes):
+        if not callable(each):
+            raise TypeError(f"jit: expected a function, got {type(each).__name__}")
     return Jitted(function, check, passes)
 
 
@@ -309,7 +332,8 @@ def jit(function: Any = None, *, check: bool = True, passes: Sequence[Pass] = PA
 def flatten(x: Any, tensors: list[Any], form: list[Any]) -> None:
     """Put the tensors in nests of tuples, lists and dicts into a list, and all else into ``form``.
 
-    Equal forms have tensors of equal kinds at equal places.
+    Equal forms have tensors of equal kinds at equal places. Of another object, the tensors that are
+    its attributes count: a replay reads those that were there.
     """
     if isinstance(x, Value):
         tensors.append(x)
@@ -323,23 +347,48 @@ def flatten(x: Any, tensors: list[Any], form: list[Any]) -> None:
         for each in x:
             flatten(each, tensors, form)
     elif isinstance(x, dict):
-        form.append((dict, tuple(x)))
+        form.append((type(x), tuple(x)))
         for each in x.values():
             flatten(each, tensors, form)
     else:
-        form.append((type(x), x))
+        held = getattr(x, "__dict__", None)
+        values = held.values() if type(held) is dict else ()
+        value = repr(x) if type(x) is float else x  # −0 is not 0, and NaN the same number again
+        form.append((type(x), value, *(id(v.array) for v in values if isinstance(v, Value))))
 
 
 def rebuilt(x: Any, made: Callable[[Any], Any]) -> Any:
     """The nest ``x`` with what is ``made`` of each tensor in its place."""
     if isinstance(x, Value):
         return made(x)
-    if isinstance(x, tuple | list):
+    if isinstance(x, tuple):
         parts = [rebuilt(each, made) for each in x]
         return type(x)(*parts) if hasattr(x, "_fields") else type(x)(parts)
+    other: Any
+    if isinstance(x, list):
+        other = copy.copy(x)
+        other[:] = [rebuilt(each, made) for each in x]
+        return other
     if isinstance(x, dict):
-        return {key: rebuilt(each, made) for key, each in x.items()}
+        other = copy.copy(x)
+        for key, each in x.items():
+            other[key] = rebuilt(each, made)
+        return other
     return x
+
+
+def _check_result(name: str, x: Any) -> None:
+    """TypeError for a result that could hold tensors where nobody looks for them."""
+    if isinstance(x, dict):
+        x = tuple(x.values())
+    if isinstance(x, tuple | list):
+        for each in x:
+            _check_result(name, each)
+    elif not (x is None or isinstance(x, Value | bool | int | float | complex | str | bytes)):
+        raise TypeError(
+            f"jit: {name} returned a {type(x).__name__}, of which replays would return the same "
+            "again; return tensors, numbers, strings or None, in tuples, lists or dicts"
+        )
 
 
 def detached(x: Value) -> Value:

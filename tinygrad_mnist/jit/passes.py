@@ -13,22 +13,27 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tinygrad_mnist.contract import spec
+from tinygrad_mnist.jit.memory import span
 from tinygrad_mnist.jit.program import Action, Instruction, Item, Place, Program
 from tinygrad_mnist.kernels import ACTIVATIONS
 
 Pass = Callable[[Program], None]
 
+LARGE = 2**20  # bytes from which on memory counts for more than a loop's speed
 _MAKERS = {"full", "arange"}  # kernels without inputs that always make the same
 _TAKES_ACT = {"linear", "conv2d", "batch_norm"}
 
 
 def hoist(program: Program) -> None:
-    """Run once what depends on neither arguments nor state: numbers made of nothing."""
+    """Run once what depends on neither arguments nor state: numbers made of nothing.
+
+    Not what is wanted afterwards: whoever holds a gradient may write over it.
+    """
     writes = _count(place.root for item in program.instructions() for place in item.written())
     constant: set[Place] = set()
     kept: list[Item] = []
     for item in program.items:
-        if isinstance(item, Instruction) and _is_constant(item, constant, writes):
+        if isinstance(item, Instruction) and _is_constant(item, constant, writes, program.kept()):
             constant.update(place.root for place in item.written())
             program.constants.append(item)
         else:
@@ -36,14 +41,16 @@ def hoist(program: Program) -> None:
     program.items = kept
 
 
-def _is_constant(item: Instruction, constant: set[Place], writes: dict[Place, int]) -> bool:
+def _is_constant(
+    item: Instruction, constant: set[Place], writes: dict[Place, int], wanted: set[Place]
+) -> bool:
     roots = {place.root for place in item.read()}
     return (
         spec(item.kernel).kind != "inplace"
         and not item.hosts
         and (bool(roots) or item.kernel in _MAKERS)
         and roots <= constant
-        and all(p.kind == "made" and writes[p] == 1 for p in item.written())
+        and all(p.kind == "made" and writes[p] == 1 and p not in wanted for p in item.written())
     )
 
 
@@ -127,7 +134,8 @@ def drop_unread(program: Program) -> None:
 def share_memory(program: Program) -> None:
     """Let results lie, one after the other, in the same blocks of memory.
 
-    No result lies where an input of its kernel does: compiled loops do not vectorise then.
+    A large result of an elementwise kernel lies where an input does that nobody reads afterwards;
+    a small one does not: compiled loops do not vectorise then.
     """
     constant = {place.root for item in program.constants for place in item.written()}
     apart = program.kept() | constant
@@ -135,12 +143,32 @@ def share_memory(program: Program) -> None:
     last = {p.root: i for i, item in items for p in (*item.read(), *item.written())}
     blocks = _Blocks()
     for i, item in items:
+        ending = [p for p in dict.fromkeys(p.root for p in item.read()) if last[p] == i]
         for place in item.written():
             if place.kind == "made" and place not in apart and place.block is None:
-                place.block = blocks.take(place.array.nbytes)
-        for place in dict.fromkeys(p.root for p in (*item.read(), *item.written())):
-            if last[place] == i and place.block is not None:
+                over = _overwritten(item, place, ending)
+                place.block = blocks.take(span(place.array)) if over is None else over.block
+                ending = [p for p in ending if p is not over]
+        ending += [p.root for p in item.written() if last[p.root] == i]
+        for place in dict.fromkeys(ending):
+            if place.block is not None:
                 blocks.give_back(place.block)
+
+
+def _overwritten(item: Instruction, new: Place, ending: list[Place]) -> Place | None:
+    """The input, of those that nobody reads afterwards, in whose memory ``new`` may lie."""
+    if spec(item.kernel).kind != "elementwise" or span(new.array) < LARGE:
+        return None
+    given = [*item.read()]
+    for place in ending:
+        alone = [p for p in given if p.root is place] == [place]
+        if alone and place.block is not None and _alike(place.array, new.array):
+            return place
+    return None
+
+
+def _alike(x: Any, y: Any) -> bool:
+    return bool(x.shape == y.shape and x.dtype == y.dtype and x.strides == y.strides)
 
 
 class _Blocks:

@@ -9,8 +9,9 @@ from itertools import groupby
 from typing import Any, Literal
 
 from tinygrad_mnist import dispatch
-from tinygrad_mnist.contract import spec
-from tinygrad_mnist.jit.lines import Line
+from tinygrad_mnist.contract import label, spec
+from tinygrad_mnist.jit.lines import Line, shortened
+from tinygrad_mnist.jit.memory import laid_out, span
 from tinygrad_mnist.kernels import Backend, Step
 
 Fn = Callable[[], Any]
@@ -154,20 +155,24 @@ class Program:
         sizes: dict[int, int] = {}
         for place in self.places:
             if place.block is not None:
-                sizes[place.block] = max(sizes.get(place.block, 0), place.array.nbytes)
-        blocks = {i: self.backend.xp.empty(size, "uint8") for i, size in sizes.items()}
+                sizes[place.block] = max(sizes.get(place.block, 0), span(place.array))
+        blocks: dict[Any, Any] = {i: self._bytes(size) for i, size in sizes.items()}
         for place in self.places:
             if place.kind == "made":
                 like = place.array
-                if place.block is None:
+                if place.block is None and like.flags.c_contiguous:
                     place.array = self.backend.xp.empty_like(like)
                 else:
-                    memory = blocks[place.block][: like.nbytes]
-                    place.array = _laid_out(memory.view(like.dtype), like)
+                    own = place.block is None
+                    memory = self._bytes(span(like)) if own else blocks[place.block]
+                    place.array = laid_out(memory, like)
             elif place.base is not None and place.root.kind == "made":
                 assert place.seen is not None
                 place.array = place.seen(place.base.array)
         self._moving = [p for p in self.places if p.kind == "view" and p.root.kind == "input"]
+
+    def _bytes(self, size: int) -> Any:
+        return self.backend.xp.empty(size, "uint8")
 
     def _calls(self) -> Iterable[Instruction]:
         return (*self.constants, *self.instructions())
@@ -284,7 +289,7 @@ class Program:
         for place in self.places:
             if place.kind == "made":
                 key = place if place.block is None else place.block
-                sizes[key] = max(sizes.get(key, 0), place.array.nbytes)
+                sizes[key] = max(sizes.get(key, 0), span(place.array))
         return sum(sizes.values())
 
 
@@ -293,22 +298,12 @@ def _row(number: int, item: Instruction) -> tuple[str, ...]:
     moved = sum(p.array.nbytes for p in (*item.read(), *item.written()))
     return (
         str(number),
-        " + ".join([item.kernel, *_folded(item)]),
-        _cut(" ".join(_shown(x) for x in item.inputs)),
-        _cut(" ".join(_shown(x) for x in makes)),
+        label(item.kernel, item.static),
+        shortened(" ".join(_shown(x) for x in item.inputs), _WIDTH),
+        shortened(" ".join(_shown(x) for x in makes), _WIDTH),
         f"{moved:,}",
         str(item.line),
     )
-
-
-def _folded(item: Instruction) -> list[str]:
-    """The kernels that are options of this one now."""
-    pool = ["max_pool2d"] if item.kernel == "conv2d" and item.static.get("pool") else []
-    return [*pool, *([item.static["act"]] if item.static.get("act") else [])]
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"
 
 
 def _shown(x: Any) -> str:
@@ -316,7 +311,8 @@ def _shown(x: Any) -> str:
         return f"[{' '.join(map(_shown, x))}]"
     if not isinstance(x, Place):
         return str(x)
-    return "×".join(map(str, x.array.shape)) or "()"
+    shape = "×".join(map(str, x.array.shape))
+    return shape if x.array.ndim > 1 else f"({shape})"  # a number stands there as it is
 
 
 def _same(x: Any, y: Any) -> bool:
@@ -336,10 +332,3 @@ def _arrays(x: Any) -> Any:
     if isinstance(x, Place):
         return x.array
     return type(x)(map(_arrays, x)) if isinstance(x, list | tuple) else x
-
-
-def _laid_out(flat: Any, like: Any) -> Any:
-    """``flat`` with the shape and, as far as there are no gaps, the strides of ``like``."""
-    order = sorted(range(like.ndim), key=lambda dim: -like.strides[dim])
-    inverse = [order.index(dim) for dim in range(like.ndim)]
-    return flat.reshape([like.shape[dim] for dim in order]).transpose(inverse)

@@ -153,8 +153,13 @@ def operand(name: str, like: Value, x: Any) -> Any:
     if isinstance(x, np.ndarray):
         checked_dtype(x.dtype, name)
         tell("host_data", "a NumPy array")
-        return wrap(like.result_type, like.backend.asarray(x), like.backend)
+        return beside(like, x)
     raise TypeError(f"{name}: expected a tensor, a NumPy array or a number, got {type(x).__name__}")
+
+
+def beside(like: Value, x: np.ndarray) -> Any:
+    """A NumPy array as a tensor on the backend of ``like``."""
+    return wrap(like.result_type, like.backend.asarray(x), like.backend)
 
 
 def _with_number(name: str, dtype: np.dtype, number: Any) -> np.dtype:
