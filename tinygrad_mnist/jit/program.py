@@ -278,10 +278,13 @@ class Program:
     def __str__(self) -> str:
         """A line for each kernel call: what it takes and makes, bytes moved, whose line it was."""
         rows: list[tuple[str, ...]] = [("", "kernel", "takes", "makes", "bytes", "line")]
-        rows += [_row(i, item) for i, item in enumerate(self.instructions(), 1)]
+        rows += [_row("once", item) for item in self.constants]
+        rows += [_row(str(i), item) for i, item in enumerate(self.instructions(), 1)]
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
         lines = ["  ".join([*map(str.ljust, row[:5], widths), row[5]]).rstrip() for row in rows]
-        return "\n".join([*lines, f"memory of its own: {self.nbytes():,} bytes"])
+        calls = sum(len(segment.runs) for segment in self._segments)
+        end = f"calls from Python: {calls}; memory of its own: {self.nbytes():,} bytes"
+        return "\n".join([*lines, end])
 
     def nbytes(self) -> int:
         """The memory that it holds for results between replays."""
@@ -293,11 +296,11 @@ class Program:
         return sum(sizes.values())
 
 
-def _row(number: int, item: Instruction) -> tuple[str, ...]:
+def _row(number: str, item: Instruction) -> tuple[str, ...]:
     makes = [item.out] if item.out is not None else [*item.written()]
     moved = sum(p.array.nbytes for p in (*item.read(), *item.written()))
     return (
-        str(number),
+        number,
         label(item.kernel, item.static),
         shortened(" ".join(_shown(x) for x in item.inputs), _WIDTH),
         shortened(" ".join(_shown(x) for x in makes), _WIDTH),
