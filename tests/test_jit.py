@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import pytest
 from strict_backend import StrictBackend, transfers
 
 import tinygrad_mnist as tg
-from tinygrad_mnist import nn, optim
+from tinygrad_mnist import dispatch, nn, optim
 from tinygrad_mnist.jit import program as programs
 from tinygrad_mnist.nn import functional as F
 from tinygrad_mnist.testing import assert_close
@@ -475,6 +476,164 @@ def test_groups_added_after_recording_are_an_error() -> None:
     step.clear()
     for _ in range(3):
         step(world.x, world.y)
+
+
+def test_parameters_taken_from_an_optimizer_are_an_error() -> None:
+    w, v = tg.ones(3, requires_grad=True), tg.ones(3, requires_grad=True)
+    optimizer = optim.SGD([w, v], lr=0.1)
+
+    @tg.jit
+    def step(x: Any) -> None:
+        optimizer.zero_grad()
+        (w * x + v).sum().backward()
+        optimizer.step()
+
+    for _ in range(3):
+        step(tg.ones(3))
+    taken = optimizer.param_groups[0]["params"].pop()
+    with pytest.raises(RuntimeError, match=r"parameters of SGD are others.*test_jit\.py:\d+"):
+        step(tg.ones(3))
+    optimizer.param_groups[0]["params"].append(taken)
+    step(tg.ones(3))
+    assert v.tolist() == pytest.approx([0.6] * 3)
+
+
+def cleared(optimizer: Any) -> None:
+    optimizer.state.clear()
+
+
+def replaced(optimizer: Any) -> None:
+    optimizer.state = collections.defaultdict(dict)
+
+
+def one_popped(optimizer: Any) -> None:
+    optimizer.state.pop(optimizer.param_groups[0]["params"][1])
+
+
+def moments_replaced(optimizer: Any) -> None:
+    for state in optimizer.state.values():
+        for name, value in state.items():
+            if isinstance(value, tg.Tensor):
+                state[name] = tg.zeros(value.shape)
+
+
+@pytest.mark.parametrize("make", [optim.Adam, partial(optim.SGD, momentum=0.9)])
+@pytest.mark.parametrize("change", [cleared, replaced, one_popped, moments_replaced])
+def test_an_optimizers_state_may_be_changed(change: Any, make: Any) -> None:
+    plain, jitted, step = both(make)
+    together(4, plain, jitted, step)
+    for world in (plain, jitted):
+        change(world.optimizer)
+    together(4, plain, jitted, step)
+    runs = jitted.runs
+    together(3, plain, jitted, step)
+    assert jitted.runs == runs
+
+
+class Parts(nn.Module):
+    """Uses modules and attributes without calling them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList([nn.Linear(3, 3)])
+        self.tied = nn.Linear(3, 3)
+        self.act = F.relu
+        self.scale = [2.0]
+        self.options = {"slopes": (0.5, [3.0])}
+        self.masks = [tg.tensor([1.0, 0.0, 1.0])]
+
+    def forward(self, x: Any) -> Any:
+        for each in self.steps:
+            x = each(x)
+        x = F.linear(x, self.tied.weight) * self.options["slopes"][1][0]
+        x = F.dropout(x, 0.5, training=self.tied.training)
+        return self.act(x) * self.scale[0] * self.masks[0]
+
+
+def changes_of_parts() -> dict[str, Callable[[Any], Any]]:
+    def set_item(model: Any) -> None:
+        model.steps[0] = nn.Linear(3, 3)
+
+    def set_inside(model: Any) -> None:
+        model.options["slopes"][1][0] = 7.0
+        model.eval()
+
+    return {
+        "an item": set_item,
+        "one more": lambda model: model.steps.append(nn.Linear(3, 3)),
+        "a tied weight": lambda m: setattr(m.tied, "weight", nn.Parameter(tg.ones(3, 3))),
+        "a mode": lambda model: model.tied.eval(),
+        "a function": lambda model: setattr(model, "act", F.softplus),
+        "a list": lambda model: setattr(model, "scale", [5.0]),
+        "a dict": lambda model: setattr(model, "options", {"slopes": (0.5, [4.0])}),
+        "a tensor in a list": lambda m: setattr(m, "masks", [tg.ones(3)]),
+        "deep inside, with a mode": set_inside,
+    }
+
+
+@pytest.mark.parametrize("what", [*changes_of_parts()])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_changes_of_what_a_module_uses_are_seen(what: str, wrapped: bool) -> None:
+    parts = Parts()
+    model = nn.Sequential(parts, nn.Tanh()) if wrapped else parts
+    step = tg.jit(lambda x: model(x))
+    x = tg.randn(4, 3)
+    for _ in range(4):
+        step(x)
+    changes_of_parts()[what](parts)
+    for _ in range(3):
+        tg.manual_seed(1)
+        jitted = step(x)
+        tg.manual_seed(1)
+        assert_close(jitted, model(x))
+    assert len(step.programs) == 2
+
+
+def test_what_a_step_does_not_use_may_change() -> None:
+    model = Parts()
+    step = tg.jit(lambda x: model(x))
+    for _ in range(3):
+        step(tg.ones(2, 3))
+    model.scale = [2.0]
+    model.options = {"slopes": (0.5, [3.0])}
+    model.train()
+    step(tg.ones(2, 3))
+    assert len(step.programs) == 1, "all is as it was"
+
+
+def test_modules_that_no_tree_holds_are_watched() -> None:
+    class Hiding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden = [nn.Linear(2, 2)]
+
+        def forward(self, x: Any) -> Any:
+            return self.hidden[0](x)
+
+    model = Hiding()
+    step = tg.jit(lambda x: model(x))
+    for _ in range(3):
+        step(tg.ones(1, 2))
+    model.hidden[0].weight = nn.Parameter(tg.zeros(2, 2))
+    assert_close(step(tg.ones(1, 2)), model(tg.ones(1, 2)))
+
+
+def test_a_jitted_forward_sees_its_layers_in_a_profile() -> None:
+    class Fast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+        @tg.jit
+        def forward(self, x: Any) -> Any:
+            return self.layer(x)
+
+    model = Fast()
+    with dispatch.observe(dispatch.Observer()):
+        for _ in range(3):
+            model(tg.ones(1, 2))
+    model.layer.weight = nn.Parameter(tg.zeros(2, 2))
+    assert_close(model(tg.ones(1, 2)), model.layer(tg.ones(1, 2)))
 
 
 def test_another_backend_after_recording_is_an_error(backend: str) -> None:

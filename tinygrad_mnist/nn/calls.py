@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from tinygrad_mnist.autograd.backward import RemovableHandle
-from tinygrad_mnist.dispatch import changed
+from tinygrad_mnist.autograd.graph import Value
+from tinygrad_mnist.dispatch import Guard, Observer, changed, observers, tell
 
 if TYPE_CHECKING:
     from tinygrad_mnist.nn.module import Module
@@ -104,6 +107,90 @@ def _after(hook: Hook, module: Module, args: Any, kwargs: dict[str, Any], result
     given = (args, kwargs, result) if hook.with_kwargs else (args, result)
     changed = hook.function(module, *given)
     return result if changed is None else changed
+
+
+# ---- what a recorded step relies on
+
+
+class _Told(threading.local):
+    """Of which modules the observers of this thread were told in the calls at work."""
+
+    observers: tuple[Observer, ...] = ()
+    modules: frozenset[int] = frozenset()
+
+
+_told = _Told()
+Above = tuple[tuple[Observer, ...], frozenset[int]]
+
+
+def tell_of(module: Module) -> Above:
+    """Say what the forward of ``module`` relies on, unless the call of a module above has said it.
+
+    That is how it and all modules below are, called or not. ``leave`` takes what is returned.
+    """
+    above = _told.observers, _told.modules
+    if _told.observers is not observers() or id(module) not in _told.modules:
+        tell("relied", Guard(partial(_course, module)))
+        whose = f"an attribute of {type(module).__name__}, or of a module in it,"
+        tell("relied", Guard(partial(_arrays, module), keeps=whose))
+        _told.observers = observers()
+        _told.modules = frozenset(map(id, module.modules()))
+    return above
+
+
+def leave(above: Above) -> None:
+    """End the call for which ``tell_of`` gave ``above``."""
+    _told.observers, _told.modules = above
+
+
+def _course(module: Module) -> list[Any]:
+    """What decides the course of a forward besides its arguments: modes, hooks and attributes.
+
+    A list or dict that is written in place is a change too, but one that tells nobody, so it is
+    seen only at the next look.
+    """
+    found: list[Any] = []
+    for each in module.modules():
+        hooks = each._hooks or Hooks()
+        own = [(k, _outline(v)) for k, v in vars(each).items() if k not in ("training", "_hooks")]
+        found.append((each.training, [*hooks.before], [*hooks.after], own))
+    return found
+
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+
+class _Same:
+    """What equals nothing but itself, whatever its own ``==`` says."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.value is self.value
+
+
+def _outline(x: Any, levels: int = 6) -> Any:
+    """What tells of an attribute that it is another: plain values and what lists and dicts hold
+    by value, tensors by their memory, functions, modules and other objects by identity.
+    """
+    if isinstance(x, _PLAIN):
+        return type(x), x
+    if isinstance(x, Value):
+        return x.tracked, _Same(x.array)
+    if levels and isinstance(x, list | tuple):
+        return type(x), [_outline(each, levels - 1) for each in x]
+    if levels and isinstance(x, dict):
+        return type(x), [_outline(pair, levels - 1) for pair in x.items()]
+    return _Same(x)
+
+
+def _arrays(module: Module) -> list[int]:
+    """Which memory the tensors have that are attributes here and below, registered or not."""
+    values = (x for each in module.modules() for x in vars(each).values())
+    return [id(x.array) for x in values if isinstance(x, Value)]
 
 
 class _Place(str):

@@ -8,10 +8,18 @@ from typing import Any, Literal, Self
 from tinygrad_mnist.autograd.backward import RemovableHandle
 from tinygrad_mnist.autograd.graph import no_grad, wrap
 from tinygrad_mnist.creation import zeros
-from tinygrad_mnist.dispatch import Guard, changed, observers, tell
+from tinygrad_mnist.dispatch import changed, observers
 from tinygrad_mnist.in_place import forget_gradients
 from tinygrad_mnist.nn import state
-from tinygrad_mnist.nn.calls import Hook, Hooks, call_with_hooks, note_layer, register
+from tinygrad_mnist.nn.calls import (
+    Hook,
+    Hooks,
+    call_with_hooks,
+    leave,
+    note_layer,
+    register,
+    tell_of,
+)
 from tinygrad_mnist.tensor import Tensor
 
 Kind = Literal["parameter", "module", "buffer", "temporary buffer"]  # the last is in no state
@@ -72,9 +80,7 @@ class Module:
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if observers():
-            tell("relied", Guard(self._relied_on))
-            tell("relied", Guard(self._arrays, keeps=f"an attribute of {type(self).__name__}"))
+        above = tell_of(self) if observers() else None
         try:
             if self._hooks is None:
                 return self.forward(*args, **kwargs)
@@ -82,20 +88,9 @@ class Module:
         except Exception as error:
             note_layer(error, self)
             raise
-
-    def _relied_on(self) -> list[Any]:
-        """What decides the course of ``forward`` besides its arguments: plain attributes, hooks,
-        which modules it has and which of its tensors are trained.
-        """
-        own = vars(self)
-        plain = [(k, v) for k, v in own.items() if isinstance(v, _PLAIN)]
-        tensors = [x.tracked for _, x in self._held(*_PARAMETERS, *_BUFFERS)]
-        hooks = self._hooks and [list(self._hooks.before), list(self._hooks.after)]
-        return [plain, tensors, hooks, [*self.children()], self.training]
-
-    def _arrays(self) -> list[int]:
-        """Which memory its tensors have, registered or not."""
-        return [id(x.array) for x in vars(self).values() if isinstance(x, Tensor)]
+        finally:
+            if above is not None:
+                leave(above)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy's attributes; what registers them is its own, in ``copy.copy`` too."""
@@ -475,7 +470,6 @@ class Module:
         return f"{type(self).__name__}(\n  {body}\n)"
 
 
-_PLAIN = (bool, int, float, str, tuple, type(None))
 _PARAMETERS: Kinds = ("parameter",)
 _BUFFERS: Kinds = ("buffer", "temporary buffer")
 _TYPES: dict[Kind, type] = {

@@ -7,8 +7,10 @@ import difflib
 import functools
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from numbers import Real
+from operator import is_
 from typing import Any, Self, TypeGuard
 
 import numpy as np
@@ -87,14 +89,50 @@ class Optimizer:
         forget_gradients(self._params(), set_to_none)
 
     def _tell(self) -> None:
-        """Say what a recorded step relies on."""
+        """Say what a recorded step relies on.
+
+        Lists and dicts that a user may write into tell nobody, so these are looked at always.
+        """
         name = self._name
-        tell("relied", Guard(self._trained, f"the parameters of {name} are others now"))
+        trains = partial(self._trains, [[*group["params"]] for group in self.param_groups])
+        tell("relied", Guard(trains, f"the parameters of {name} are others now", always=True))
         tell("relied", Guard(self._arrays, keeps=f"the state of {name}"))
         tell("relied", Guard(self._options_now, always=True))
 
-    def _trained(self) -> list[int]:
-        return [id(p) for p in self._params()]
+    def _tell_state(self) -> None:
+        """Say that the next step goes on from the state as this one left it."""
+        known = [(p, self.state[p]) for p in self._params() if p in self.state]
+        held = [(s, k, x) for _, s in known for k, x in s.items() if isinstance(x, Tensor)]
+        params, states = zip(*known, strict=True) if known else ((), ())
+        where, keys, tensors = zip(*held, strict=True) if held else ((), (), ())
+        remembers = partial(self._remembers, params, states, where, keys, tensors)
+        tell("relied", Guard(remembers, always=True))
+
+    def _trains(self, told: list[list[Tensor]]) -> bool:
+        """Whether the groups have these parameters."""
+        if len(told) != len(self.param_groups):
+            return False
+        for group, params in zip(self.param_groups, told, strict=True):
+            now = group["params"]
+            if len(now) != len(params) or not all(map(is_, now, params)):
+                return False
+        return True
+
+    def _remembers(
+        self,
+        params: Sequence[Tensor],
+        states: Sequence[dict[str, Any]],
+        where: Sequence[dict[str, Any]],
+        keys: Sequence[str],
+        tensors: Sequence[Tensor],
+    ) -> bool:
+        """Whether ``params`` have these states, and in them lie these tensors (where, by what key).
+
+        It costs every replay, so the loops are those of ``map``.
+        """
+        return all(map(is_, map(self.state.get, params), states)) and all(
+            map(is_, map(dict.get, where, keys), tensors)
+        )
 
     def _arrays(self) -> list[int]:
         """Which memory the state has."""
@@ -240,7 +278,9 @@ class Optimizer:
             own.update(group)
         for p in params:
             if p in entries:
-                self.state[p] = _taken_over(p, entries[p], self.state.get(p, {}))
+                taken = _taken_over(p, entries[p], self.state[p])
+                self.state[p].clear()
+                self.state[p].update(taken)
             else:
                 self.state.pop(p, None)
         changed()
@@ -344,7 +384,10 @@ def _noticed(step: Callable[..., Any]) -> Callable[..., Any]:
         if observers():
             self._tell()
         with phase("update"):
-            return step(self, *args, **kwargs)
+            result = step(self, *args, **kwargs)
+        if observers():
+            self._tell_state()
+        return result
 
     return noticed
 
