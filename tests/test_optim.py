@@ -614,7 +614,7 @@ def test_the_example_of_an_optimizer_of_ones_own_works() -> None:
     before = model.bias.tolist()
     model(tg.ones(1, 2)).sum().backward()
     optimizer.step()
-    assert model.bias.tolist() == [before[0] - 0.25]
+    assert model.bias.tolist() == pytest.approx([before[0] - 0.25], rel=1e-6)
     with pytest.raises(TypeError, match=r"SignSGD: unknown options .*did you mean 'lr'"):
         names["SignSGD"](model.parameters(), learning_rate=0.25)
 

@@ -146,8 +146,7 @@ def leave(above: Above) -> None:
 def _course(module: Module) -> list[Any]:
     """What decides the course of a forward besides its arguments: modes, hooks and attributes.
 
-    A list or dict that is written in place is a change too, but one that tells nobody, so it is
-    seen only at the next look.
+    What is written into a list or dict is not seen.
     """
     found: list[Any] = []
     for each in module.modules():
@@ -173,17 +172,15 @@ class _Same:
 
 
 def _outline(x: Any, levels: int = 6) -> Any:
-    """What tells of an attribute that it is another: plain values and what lists and dicts hold
-    by value, tensors by their memory, functions, modules and other objects by identity.
+    """What tells of an attribute that it is another: plain values and tuples by value, tensors by
+    their memory, all else by identity. A list may be a log that each forward writes.
     """
     if isinstance(x, _PLAIN):
         return type(x), x
     if isinstance(x, Value):
         return x.tracked, _Same(x.array)
-    if levels and isinstance(x, list | tuple):
+    if levels and isinstance(x, tuple):
         return type(x), [_outline(each, levels - 1) for each in x]
-    if levels and isinstance(x, dict):
-        return type(x), [_outline(pair, levels - 1) for pair in x.items()]
     return _Same(x)
 
 
