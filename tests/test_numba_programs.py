@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -261,6 +262,135 @@ def test_momentum_that_begins_later_is_seen() -> None:
         assert_close(tuple(chain(*arrays)), tuple(chain(*theirs)), "float64")
 
 
+# ---- memory that is written and read
+
+
+def overlapping() -> Iterator[tuple[str, list[Any], dict[str, Any], Any]]:
+    """Kernel, arrays, static arguments, ``out``: what is written is read in another layout."""
+    for name, static in (("copy_", {}), ("lerp_", {"weight": 0.5})):
+        x, square = np.arange(400.0), np.arange(400.0).reshape(20, 20)
+        yield name, [x[1:], x[:-1]], static, None
+        yield name, [x[:-1], x[1:]], static, None
+        yield name, [square, square.T], static, None
+    x, square = np.arange(400.0), np.arange(400.0).reshape(20, 20)
+    yield "copy_", [square, square[3]], {}, None
+    yield "copy", [x[::-1]], {}, x
+    for name in ("add", "multiply", "subtract"):
+        yield name, [x[:-1], 2.0], {}, x[1:]
+        yield name, [square, square.T], {}, square
+        yield name, [square, square[:, :1]], {}, square
+    yield "negative", [x[:-1]], {}, x[1:]
+    yield "sum", [square], {"dim": (0,), "keepdim": False}, square[4]
+    yield "sigmoid", [x[:-1]], {}, x[1:]
+    yield "softmax", [square], {"dim": 1}, square
+
+
+@pytest.mark.parametrize("case", list(overlapping()), ids=lambda case: case[0])
+def test_a_step_that_reads_what_it_writes_elsewhere_stays_a_call(case: Any) -> None:
+    name, arrays, static, out = case
+    assert not is_program(NUMBA.prepared([Step(name, arrays, static, out)]))
+
+
+def test_a_shift_in_place_moves_every_value(parts: int) -> None:
+    x, square = np.arange(400.0), np.arange(400.0).reshape(20, 20)
+    expected = square.T.copy()
+    for function in NUMBA.prepared([
+        Step("copy_", [x[1:], x[:-1]], {}), Step("copy_", [square, square.T], {}),
+    ]):  # fmt: skip
+        function()
+    np.testing.assert_array_equal(x, [0, *range(399)])
+    np.testing.assert_array_equal(square, expected)
+
+
+def test_updates_of_parameters_that_overlap_stay_a_call() -> None:
+    memory = np.ones(12)
+    params, states = [memory[:6], memory[5:11]], [np.zeros(6), np.zeros(6)]
+    static = {"lr": 0.1, "momentum": 0.9, "dampening": 0.0, "weight_decay": 0.0}
+    static |= {"nesterov": False, "maximize": False, "first": False}
+    grads = [np.ones(6), np.ones(6)]
+    assert not is_program(NUMBA.prepared([Step("sgd_", [params, grads, states], static)]))
+    params[1] = memory[6:]
+    assert is_program(NUMBA.prepared([Step("sgd_", [params, grads, states], static)]))
+
+
+def test_an_array_that_moves_onto_what_is_written(parts: int) -> None:
+    """It may be an argument at one run and overlap the state that the step writes at another."""
+    memory = np.arange(400.0)
+    state, after = memory[1:], np.zeros(399)
+    steps = [
+        Step("copy_", [state, np.ones(399)], {}, moving=(1,)),
+        Step("add", [np.ones(399), 1.0], {}, after, moving=(0,)),
+    ]
+    functions = NUMBA.prepared(steps)
+    assert is_program(functions)
+    functions[0]()
+    assert (memory[1:] == 1).all()
+    for x in (memory[:-1], np.full(399, 7.0), memory[:-1]):
+        memory[:] = np.arange(400)
+        expected = x.copy()
+        steps[0].arrays[1] = x
+        steps[1].arrays[0] = after
+        for _ in range(2):
+            state[:] = np.arange(1, 400)
+            after[:] = 5
+            functions[0]()
+            np.testing.assert_array_equal(state, expected)
+            np.testing.assert_array_equal(after, np.full(399, 6.0))
+
+
+def test_a_step_that_writes_a_moving_array_stays_a_call() -> None:
+    x = np.zeros(6, np.float32)
+    for name, others, static in (
+        ("fill_", [], {"value": 3}),
+        ("copy_", [np.ones(6, np.float32)], {}),
+        ("lerp_", [np.ones(6, np.float32)], {"weight": 0.1}),
+    ):
+        step = Step(name, [x, *others], static, moving=(0,))
+        assert not is_program(NUMBA.prepared([step]))
+
+
+def test_memory_that_is_read_only_is_not_written() -> None:
+    x = np.zeros(6, np.float32)
+    x.flags.writeable = False
+    for step in (
+        Step("fill_", [x], {"value": 3}),
+        Step("negative", [np.ones(6, np.float32)], {}, x),
+    ):
+        with pytest.raises(ValueError, match="read-only"):
+            NUMBA.prepared([step])[0]()
+    assert (x == 0).all()
+
+
+def test_a_replay_refuses_to_write_a_file_that_is_read_only(tmp_path: Path) -> None:
+    np.zeros(6, np.float32).tofile(tmp_path / "zeros")
+
+    @tg.jit
+    def filled(x: tg.Tensor) -> tg.Tensor:
+        x.fill_(3.0)
+        return x.sum()
+
+    with tg.use_backend("numba"):
+        for _ in range(3):
+            assert filled(tg.zeros(6)).item() == 18
+        found = np.memmap(tmp_path / "zeros", np.float32, mode="r")
+        with pytest.raises(ValueError, match="read-only"):
+            filled(tg.from_numpy(found))
+    assert (found == 0).all()
+
+
+def test_a_replay_copies_between_arguments_that_overlap() -> None:
+    @tg.jit
+    def copy(x: tg.Tensor, y: tg.Tensor) -> None:
+        x.copy_(y)
+
+    with tg.use_backend("numba"):
+        for _ in range(3):
+            copy(tg.zeros(60)[1:], tg.ones(60)[:-1])
+        x = tg.arange(60).float()
+        copy(x[1:], x[:-1])
+        assert x.tolist() == [0, *range(59)]
+
+
 # ---- order and errors
 
 
@@ -356,15 +486,12 @@ class Recorder(dispatch.Observer):
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self.hosts: list[dict[str, dispatch.Host]] = []
 
     def after(self, call: dispatch.Call, result: Any) -> None:
         if spec(call.kernel).kind == "view":
             return
-        hosts = {k: v for k, v in call.static.items() if isinstance(v, dispatch.Host)}
-        static = {**call.static, **{k: v.fn() for k, v in hosts.items()}}
-        step = Step(call.kernel, list(call.arrays), static, result, hosted=tuple(hosts))
-        self.steps.append(step)
+        static, hosted = dict(call.static), tuple(call.hosts)
+        self.steps.append(Step(call.kernel, list(call.arrays), static, result, hosted=hosted))
 
 
 def network(kind: str) -> tuple[Any, tuple[int, ...]]:

@@ -11,8 +11,9 @@ and the numbers that the host computes are in a table, written before each run.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
+from inspect import signature
 from itertools import groupby
 from struct import Struct
 from typing import Any, NamedTuple
@@ -38,6 +39,9 @@ _numba: Any = numba  # typed or not, as the version has it
 LETTERS = {float: "d", int: "q", bool: "q", np.uint64: "Q"}  # of cells, as struct names them
 
 
+Span = tuple[int, int]  # of memory: the address of its first byte, and of the one after its last
+
+
 class Plan(NamedTuple):
     """The launches of a step, and what is written to the table before they run."""
 
@@ -45,7 +49,8 @@ class Plan(NamedTuple):
     launches: list[Launch]
     beside: bool  # all launches may run at once
     numbers: Numbers | None
-    moving: list[tuple[int, int]]  # places in the step's arrays, with their cells
+    moving: list[_Place]
+    written: list[Span]
     keep: list[Planned]  # whose arrays the launches read and write
 
 
@@ -86,7 +91,7 @@ class Program:
         cells = memoryview(table.data)
         self._refresh: list[Callable[[], bool]] = []
         for plan in plans:
-            self._refresh += [_Moving(plan.step, *each, cells) for each in plan.moving]
+            self._refresh += [_Moving(plan, each, cells) for each in plan.moving]
             if plan.numbers:
                 self._refresh.append(_Hosted(plan.step, plan.numbers, table))
         self._first = plans[0].launches[0].step
@@ -111,16 +116,25 @@ class Program:
 
 
 class _Moving:
-    """Writes the address of an array of a step where it is another one than before."""
+    """Writes the address of an array of a step where it is another one than before.
 
-    def __init__(self, step: Step, place: int, cell: int, cells: Any) -> None:
-        self._arrays, self._place, self._cell, self._cells = step.arrays, place, cell, cells
-        self._step, self._last = step, None
+    False where it overlaps what the step writes, which loops read as they write it.
+    """
+
+    def __init__(self, plan: Plan, place: _Place, cells: Any) -> None:
+        self._arrays, self._place = plan.step.arrays, place.place
+        self._cell, self._cells, self._written = place.cell, cells, plan.written
+        self._before, self._after = place.address - place.low, place.high - place.address
+        self._last = None
 
     def __call__(self) -> bool:
-        array = self._step.arrays[self._place]
+        array = self._arrays[self._place]
         if array is not self._last:
-            self._cells[self._cell] = _address(array)
+            address = _address(array)
+            for low, high in self._written:
+                if low < address + self._after and address - self._before < high:
+                    return False
+            self._cells[self._cell] = address
             self._last = array
         return True
 
@@ -149,6 +163,7 @@ class _Hosted:
 def _plan(planner: Callable[..., Any], step: Step, number: int, cell: int) -> Plan | None:
     """None for a step that is more than compiled loops."""
     try:
+        written = _written(step)
         places = _places(step, cell)
         chosen = planner(hosted=bool(step.hosted), cell=cell + len(places))
         given = step.static if step.out is None else {**step.static, "out": step.out}
@@ -159,8 +174,7 @@ def _plan(planner: Callable[..., Any], step: Step, number: int, cell: int) -> Pl
     except Uncovered:
         return None
     beside = all(each.beside for each in chosen.launches)
-    moving = [(each.place, each.cell) for each in places]
-    return Plan(step, launches, beside, chosen.numbers, moving, chosen.launches)
+    return Plan(step, launches, beside, chosen.numbers, places, written, chosen.launches)
 
 
 def _is_filled(result: Any, out: Any) -> bool:
@@ -168,6 +182,66 @@ def _is_filled(result: Any, out: Any) -> bool:
     if isinstance(result, tuple) and isinstance(out, tuple | list):
         return all(r is o for r, o in zip(result, out, strict=True))
     return result is out
+
+
+# ---- memory
+
+
+def _written(step: Step) -> list[Span]:
+    """The memory that a step writes, none of which it may read in another layout.
+
+    Loops read as they write, on several threads, where NumPy reads everything first. Nor may it be
+    an array that moves, which might be read-only at a later run.
+    """
+    kernel = getattr(Backend, step.kernel)
+    places = _places_written(step.kernel)
+    written = [*_found([step.out]), *_found(step.arrays[i] for i in places)]
+    others = [*_found(x for i, x in enumerate(step.arrays) if i not in places)]
+    if getattr(kernel, "kind", "") == "elementwise":
+        others = [x for x in others if not any(_lies_as(x, y) for y in written)]
+    _require(not any(i in places for i in step.moving))
+    _require(all(x.flags.writeable for x in written))
+    spans = [_span(x) for x in written if x.size]
+    _require(not _overlap(spans, [_span(x) for x in others if x.size]))
+    return spans
+
+
+@cache
+def _places_written(kernel: str) -> tuple[int, ...]:
+    """Which of its arrays a kernel in place writes."""
+    function = getattr(Backend, kernel)
+    names = list(signature(function).parameters)[1:]
+    return tuple(names.index(name) for name in getattr(function, "writes", ()))
+
+
+def _found(values: Iterable[Any]) -> Iterator[Array]:
+    """The arrays among ``values``, and in lists and tuples of them."""
+    for x in values:
+        if isinstance(x, np.ndarray):
+            yield x
+        elif isinstance(x, list | tuple):
+            yield from _found(x)
+
+
+def _lies_as(x: Array, y: Array) -> bool:
+    """Whether ``x`` has its items where ``y`` has them."""
+    return (_address(x), x.shape, x.strides) == (_address(y), y.shape, y.strides)
+
+
+def _span(x: Array) -> Span:
+    low, high = np.lib.array_utils.byte_bounds(x)
+    return int(low), int(high)
+
+
+def _overlap(written: list[Span], read: list[Span]) -> bool:
+    """Whether memory that is written is also read, or written as a part of another array."""
+    ends = {True: 0, False: 0}  # of the spans so far, those that are written and those that are not
+    spans = [(*span, True) for span in written] + [(*span, False) for span in read]
+    for low, high, writes in sorted(spans):
+        if low < ends[True] or (writes and low < ends[False]):
+            return True
+        ends[writes] = max(ends[writes], high)
+    return False
 
 
 class _Place(NamedTuple):
@@ -183,16 +257,19 @@ class _Place(NamedTuple):
 def _places(step: Step, cell: int) -> list[_Place]:
     """An argument's address tells which array it is a part of, so moving ones must not overlap."""
     found: list[_Place] = []
-    others = [x for i, x in enumerate(step.arrays) if i not in step.moving]
-    others += step.out if isinstance(step.out, tuple | list) else [step.out]
+    others = [*_found(x for i, x in enumerate(step.arrays) if i not in step.moving)]
+    others += _found([step.out])
     for i in step.moving:
         x = step.arrays[i]
         _require(type(x) is np.ndarray)
-        low, high = np.lib.array_utils.byte_bounds(x)
+        low, high = _span(x)
         _require(not any(each.low < high and low < each.high for each in found))
-        _require(not any(type(y) is np.ndarray and np.may_share_memory(x, y) for y in others))
+        _require(not any(np.may_share_memory(x, y) for y in others))
         found.append(_Place(i, cell + len(found), low, high, _address(x)))
     return found
+
+
+# ---- launches
 
 
 def _launch(planned: Planned, number: int, places: list[_Place]) -> Launch:
