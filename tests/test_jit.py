@@ -618,6 +618,29 @@ def test_modules_that_no_tree_holds_are_watched() -> None:
     assert_close(step(tg.ones(1, 2)), model(tg.ones(1, 2)))
 
 
+def test_a_mode_that_is_read_is_watched() -> None:
+    """Of a module that is not called inside of the step."""
+
+    class Own(nn.Linear):
+        @tg.jit
+        def forward(self, x: Any) -> Any:
+            return F.dropout(super().forward(x), 0.5, training=self.training)
+
+    model = nn.Sequential(nn.Linear(2, 2))
+    step = tg.jit(lambda x: x * 2 if model.training else x)
+    own, x = Own(2, 50), tg.ones(1, 2)
+    for _ in range(4):
+        step(x)
+        own(x)
+    model.eval()
+    own.eval()
+    assert step(x).tolist() == x.tolist()
+    assert_close(own(x), F.linear(x, own.weight, own.bias))
+    model.train()
+    assert step(x).tolist() == (x * 2).tolist()
+    assert len(step.programs) == 2
+
+
 def test_a_jitted_forward_sees_its_layers_in_a_profile() -> None:
     class Fast(nn.Module):
         def __init__(self) -> None:

@@ -129,13 +129,23 @@ def tell_of(module: Module) -> Above:
     That is how it and all modules below are, called or not. ``leave`` takes what is returned.
     """
     above = _told.observers, _told.modules
-    if _told.observers is not observers() or id(module) not in _told.modules:
+    if not _is_told(module):
+        _told.observers = observers()
+        _told.modules = frozenset(map(id, module.modules()))
         tell("relied", Guard(partial(_course, module)))
         whose = f"an attribute of {type(module).__name__}, or of a module in it,"
         tell("relied", Guard(partial(_arrays, module), keeps=whose))
-        _told.observers = observers()
-        _told.modules = frozenset(map(id, module.modules()))
     return above
+
+
+def tell_mode(module: Module) -> None:
+    """Say that the mode of ``module`` is relied on, where no call has said it."""
+    if not _is_told(module):
+        tell("relied", Guard(lambda: vars(module).get("training", True)))
+
+
+def _is_told(module: Module) -> bool:
+    return _told.observers is observers() and id(module) in _told.modules
 
 
 def leave(above: Above) -> None:

@@ -18,6 +18,7 @@ from tinygrad_mnist.nn.calls import (
     leave,
     note_layer,
     register,
+    tell_mode,
     tell_of,
 )
 from tinygrad_mnist.tensor import Tensor
@@ -65,7 +66,6 @@ class Module:
     another of that kind, or None; a Parameter takes any, a Module also a buffer's.
     """
 
-    training: bool = True
     _hooks: Hooks | None = None  # None costs a call the least
     _places: dict[str, Kind]
 
@@ -350,6 +350,17 @@ class Module:
         return self
 
     # ---- modes
+
+    @property
+    def training(self) -> bool:
+        """Whether it is in training mode, as modules are at first."""
+        if observers():
+            tell_mode(self)
+        return bool(vars(self).get("training", True))
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        vars(self)["training"] = mode
 
     def train(self, mode: bool = True) -> Self:
         """Training mode here and below: dropout drops, batch norm follows the batches.
