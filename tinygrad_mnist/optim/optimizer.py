@@ -278,9 +278,10 @@ class Optimizer:
             own.update(group)
         for p in params:
             if p in entries:
-                taken = _taken_over(p, entries[p], self.state[p])
-                self.state[p].clear()
-                self.state[p].update(taken)
+                own_state = self.state.setdefault(p, {})  # recorded steps know the dict
+                taken = _taken_over(p, entries[p], own_state)
+                own_state.clear()
+                own_state.update(taken)
             else:
                 self.state.pop(p, None)
         changed()
