@@ -34,6 +34,7 @@ def test_the_networks_are_the_same(in_pytorch: Any) -> None:
         }
 
 
+@pytest.mark.slow
 def test_whole_trainings_are_timed(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "squares", 150, test=1000)
     done = run("numpy", "--models", "mlp", "--rounds", 1, "--data", data, script=WHOLE)

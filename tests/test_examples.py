@@ -274,9 +274,16 @@ def check_files(name: str, out: Path) -> None:
         assert len(np.unique(np.asarray(Image.open(picture).convert("L")))) > 20
 
 
+# The longest, a minute without threads of its own: on Numba always, on NumPy in the slow run.
+QUICK = [(name, backend) for name in PUBLISHED for backend in ("numpy", "numba")]
+LONGEST = ("full_batch_cross_entropy", "numpy")
+
+
 @pytest.mark.usefixtures("mnist")
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [pytest.param(*q, marks=pytest.mark.slow) if q == LONGEST else q for q in QUICK],
+)
 def test_a_reproduction_reaches_its_quick_target(name: str, backend: str, tmp_path: Path) -> None:
     done, found = reproduce(name, backend, tmp_path / "out", "--quick")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -552,16 +559,20 @@ def figures(line: str) -> list[float]:
     return [float(number.replace(",", "")) for number in re.findall(r" {2,}([\d,]+)(?= |$)", line)]
 
 
-def test_a_comparison_of_steps(tmp_path: Path) -> None:
-    """Every step runs on both backends, plain and replayed."""
-    done = run("numpy", "--peers", "--rounds", 1, script=PEERS, folder=tmp_path)
+@pytest.mark.parametrize(
+    "steps", [["sgd-10", "mlp-32", "cnn-64"], pytest.param([], marks=pytest.mark.slow)], ids=len
+)
+def test_a_comparison_of_steps(steps: list[str], tmp_path: Path) -> None:
+    """They run on both backends, plain and replayed; in the slow run all seven."""
+    chosen = ("--steps", *steps) if steps else ()
+    done = run("numpy", "--peers", "--rounds", 1, *chosen, script=PEERS, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     machine, *about, empty, head = done.stdout.splitlines()[: len(COLUMNS) + 4]
     assert re.search(r" \d+ cores, \w+, \d{4}-\d\d-\d\d, Python \d", machine)
     assert [line.split(":")[0].strip() for line in about] == [*COLUMNS, "floor"]
     assert (empty, head.split()) == ("", ["µs", *COLUMNS, "floor"])
     rows = done.stdout.splitlines()[len(COLUMNS) + 4 :]
-    assert [len(figures(line)) for line in rows] == [len(COLUMNS) + 1] * 7
+    assert [len(figures(line)) for line in rows] == [len(COLUMNS) + 1] * (len(steps) or 7)
     assert min(min(figures(line)) for line in rows) > 0
 
 
