@@ -303,6 +303,7 @@ def test_leaving_the_loop_ends_the_threads_at_once(leave: Any) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="a wait is interrupted by POSIX signals only")
 def test_an_interrupt_ends_a_wait_and_the_batches_half_made() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
     made: list[int] = []
 
     def give(index: int) -> int:

@@ -431,13 +431,22 @@ def table(done: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
 ONES = "import tinygrad_mnist as tg; tg.ones(3); tg.ones(3)\n"
 
 
+# A program that was started in the background may have been told to leave interrupts alone.
+INTERRUPTED = """
+import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(9)
+"""
+
+
 @pytest.mark.parametrize(
     ("end", "code"),
     [
         ("", 0),
         ("raise SystemExit(3)", 3),
         ("1 / 0", 1),
-        ("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)", -2),
+        (INTERRUPTED, -2),
     ],
 )
 def test_the_variable_shows_a_table_at_the_end(end: str, code: int) -> None:
