@@ -197,3 +197,23 @@ def test_a_model_with_a_jitted_function_can_be_copied() -> None:
     for _ in range(3):
         model.fast(tg.ones(1, 2))
     assert copy.deepcopy(model).fast(tg.ones(1, 2)).tolist() == model(tg.ones(1, 2)).tolist()
+
+
+def test_versions_are_told_apart_by_whose_they_are() -> None:
+    """Not by how often each was written: a parameter and an argument may be equal in that."""
+    w = tg.ones(3, requires_grad=True)
+
+    @tg.jit
+    def step(x: tg.Tensor) -> None:
+        with tg.no_grad():
+            w.add_(1.0)
+            x.add_(1.0)
+
+    x = tg.zeros(3)
+    for _ in range(3):
+        step(x)
+    kept = (w * w).sum()
+    step(x)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        kept.backward()
+    assert w.version == x.version == [4]

@@ -40,7 +40,7 @@ class Recorded:
             if id(x) in recorder.leaves and recorder.matters(x, program)
         ]
         self.grads = [(places.get(id(leaf)), *self._gradient(leaf, p)) for leaf, p in program.grads]
-        self.versions = [v for v in recorder.versions.values() if v not in recorder.own_versions()]
+        self.versions = recorder.written_state()
         self.versions += [grad.version for _, _, grad in self.grads if grad is not None]
         self.written = recorder.written_arguments()
         self.tracked = [i for i, x in enumerate(recorder.arguments) if x.tracked]

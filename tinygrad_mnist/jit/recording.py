@@ -171,9 +171,10 @@ class Recorder(Scout):
         self.leaves.clear()
         self.leaves = {id(leaf): leaf for ref in found if (leaf := ref()) is not None}
 
-    def own_versions(self) -> list[list[int]]:
-        """Those of the arguments."""
-        return [x.version for x in self.arguments]
+    def written_state(self) -> list[list[int]]:
+        """The versions of the state that was written over."""
+        own = {id(x.version) for x in self.arguments}  # equal lists may be of different memory
+        return [version for key, version in self.versions.items() if key not in own]
 
     def written_arguments(self) -> list[int]:
         """Which arguments were written over."""
