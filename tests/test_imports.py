@@ -24,12 +24,13 @@ BACKENDS = next(
 
 # From the bottom up. A module imports only from rows below its own, or from its own subpackage.
 LAYERS: list[set[str]] = [
-    {"config", "special"},
+    {"config", "special", "display"},
     {"kernels"},
     {"contract"},
     {"backend"},
     {"dispatch", "cuda"},
-    {"random"},
+    {"random", "lines"},
+    {"anomaly"},
     {"autograd"},
     {"checks"},
     {"ops"},

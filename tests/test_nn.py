@@ -613,7 +613,9 @@ def test_a_shallow_copy_has_the_same_layers_and_registers_of_its_own() -> None:
 def test_a_parameter_by_itself() -> None:
     assert nn.Parameter().shape == (0,)
     frozen = nn.Parameter(tg.ones(2, backend="numpy"), requires_grad=False)
-    assert repr(frozen) == "Parameter containing:\ntensor([1., 1.], backend=numpy)"
+    assert repr(frozen) == (
+        "Parameter containing:\ntensor([1., 1.], shape=(2,), dtype=float32, backend=numpy)"
+    )
     for twin in (copy.deepcopy(frozen), pickle.loads(pickle.dumps(frozen))):
         assert (type(twin), twin.requires_grad, twin.tolist()) == (nn.Parameter, False, [1.0, 1.0])
         assert not np.shares_memory(twin.numpy(), frozen.numpy())

@@ -605,14 +605,40 @@ def test_cuda_is_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_formatting(backend: Backend) -> None:
     assert f"{T(3.14159):.3f} {T([[2]]):03d}" == "3.142 002"
-    assert f"{T([1.0, 2.0])}" == repr(T([1.0, 2.0])) == f"tensor([1., 2.], backend={backend.name})"
+    about = f"shape=(2,), dtype=float32, backend={backend.name}"
+    assert f"{T([1.0, 2.0])}" == repr(T([1.0, 2.0])) == f"tensor([1., 2.], {about})"
     with pytest.raises(ValueError, match=r"expected one element, got a tensor of shape \(2,\)"):
         f"{T([1.0, 2.0]):.3f}"
-    assert "dtype=float64" in repr(T([1.0], dtype="float64"))
-    assert "shape=(0, 3)" in repr(tg.zeros(0, 3))
-    assert "shape=(200,)" in repr(tg.zeros(200))
-    assert "requires_grad=True" in repr(tg.ones(2, requires_grad=True))
-    assert "grad_fn=<multiply>" in repr(tg.ones(2, requires_grad=True) * 2)
+
+
+def test_a_tensor_prints_its_shape_dtype_backend_and_grad_fn() -> None:
+    x = tg.tensor([1.0, np.nan], requires_grad=True, backend="numpy")
+    about = "shape=(2,), dtype=float32, backend=numpy"
+    assert repr(x) == f"tensor([ 1., nan], {about}, requires_grad=True)"
+    assert repr(x * 2) == f"tensor([ 2., nan], {about}, grad_fn=<multiply>)"
+    shown = {
+        "tensor(2.5, shape=(), dtype=float64, backend=numpy)": T(2.5, dtype="float64"),
+        "tensor([], shape=(0, 3), dtype=float32, backend=numpy)": tg.zeros(0, 3),
+        "tensor([[ True, False]], shape=(1, 2), dtype=bool, backend=numpy)": T([[True, False]]),
+        "tensor(..., shape=(2, 2, 2, 2, 2, 2), dtype=int64, backend=numpy)": (
+            tg.zeros((2,) * 6, dtype="int64")
+        ),
+    }
+    assert [repr(x.to("numpy")) for x in shown.values()] == [*shown]
+
+
+@pytest.mark.parametrize(
+    ("shape", "lines"),
+    [((60000, 784), 8), ((3, 784), 4), ((100,), 15), ((100, 1), 7), ((20, 1, 1), 9),
+     ((64, 3, 28, 28), 24), ((2, 8, 3, 28, 28), 1)],
+)  # fmt: skip
+def test_a_large_tensor_prints_short(shape: tuple[int, ...], lines: int) -> None:
+    x = tg.full((1,), -1234.5678, dtype="float64", requires_grad=True).expand(*shape)
+    text = repr(x)
+    assert len(text.splitlines()) == lines, text
+    assert max(map(len, text.splitlines())) <= 100, text
+    assert f"shape={shape}, dtype=float64, backend=" in text
+    assert text.endswith("grad_fn=<expand>)")
 
 
 def test_sizes_and_values() -> None:

@@ -17,6 +17,7 @@ from tinygrad_mnist.backend import BackendError, current, resolve
 from tinygrad_mnist.checks import FLOAT, INT, check_holds, checked_dtype, own_dtype
 from tinygrad_mnist.composed.selections import write_at
 from tinygrad_mnist.dispatch import call, changed, fetch, tell
+from tinygrad_mnist.display import display
 from tinygrad_mnist.in_place import InPlace
 from tinygrad_mnist.kernels import Backend, Shape
 from tinygrad_mnist.ops.table import beside, cast
@@ -111,7 +112,12 @@ class Tensor(InPlace):
         return iter(self.unbind())
 
     def __repr__(self) -> str:
-        return _display(self)
+        notes = [f"backend={self.backend.name}"]
+        if self.node is not None:
+            notes.append(f"grad_fn={self.node!r}")
+        elif self.tracked:
+            notes.append("requires_grad=True")
+        return display(fetch(self.backend, self.array, "print"), *notes)
 
     # ---- its values on the host
 
@@ -378,25 +384,6 @@ def _unpickled(kind: type[Tensor], array: np.ndarray, backend: str, tracked: boo
 
 def _comparable(x: object) -> bool:
     return isinstance(x, Value | int | float | np.ndarray | np.generic)
-
-
-def _display(x: Tensor) -> str:
-    values = np.array2string(
-        fetch(x.backend, x.array, "print"),
-        separator=", ",
-        prefix="tensor(",
-        threshold=100,
-        precision=4,
-    )
-    notes = [] if x.dtype in (FLOAT, INT, np.bool_) else [f"dtype={x.dtype}"]
-    if x.numel() == 0 or x.numel() > 100:
-        notes.append(f"shape={tuple(x.shape)}")
-    notes.append(f"backend={x.backend.name}")
-    if x.node is not None:
-        notes.append(f"grad_fn={x.node!r}")
-    elif x.tracked:
-        notes.append("requires_grad=True")
-    return f"tensor({values}, {', '.join(notes)})"
 
 
 # ---- data of the host

@@ -1,0 +1,44 @@
+"""How a tensor prints: its numbers, of many only the outer ones, and what it is."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+WIDTH = 100  # characters of a line
+_MANY = 100  # numbers: of more only the outer ones are shown
+_ROWS = 20  # the same of rows
+_LINES = 30  # what takes more even so is not shown at all
+_HEAD = "tensor("
+
+
+def display(values: np.ndarray, *notes: str) -> str:
+    """``tensor([1., 2.], shape=(2,), dtype=float32, …)``, with ``notes`` at the end.
+
+    At most ``WIDTH`` characters wide, if no note is longer.
+    """
+    told = ", ".join([f"shape={values.shape}", f"dtype={values.dtype}", *notes]) + ")"
+    numbers = _numbers(values)
+    text = f"{_HEAD}{numbers}, "
+    if len(text.rpartition("\n")[2]) + len(told) <= WIDTH:
+        return text + told
+    return f"{_HEAD}{numbers},\n{' ' * len(_HEAD)}{told}"
+
+
+def _numbers(values: np.ndarray) -> str:
+    """All of them, or the outer ones, or none."""
+    few = values.size <= _MANY and math.prod(values.shape[:-1]) <= _ROWS
+    for threshold in (values.size, 0) if few else (0,):
+        text = np.array2string(
+            values,
+            separator=", ",
+            prefix=_HEAD,
+            max_line_width=WIDTH,
+            precision=4,
+            threshold=threshold,
+            edgeitems=max(1, min(3, 5 - values.ndim)),  # a row and a column more double the lines
+        )
+        if text.count("\n") < _LINES:
+            return text
+    return "..."
