@@ -249,7 +249,7 @@ def test_replayed_calls_have_their_own_lines() -> None:
     with tg.profile() as p:
         dispatch.call(backend, "exp", (x,))
         assert "replayed" not in str(p)
-        with dispatch.phase("backward", replayed=True):
+        with dispatch.phase("backward", instruction=object()):
             dispatch.call(backend, "exp", (x,))
             dispatch.call(backend, "exp", (x,))
         dispatch.call(backend, "exp", (x,))

@@ -6,7 +6,7 @@
 
     x = tg.tensor([1.0, 2.0, 3.0], requires_grad=True)
     (x * x).sum().backward()
-    x.grad                       # tensor([2., 4., 6.])
+    x.grad.tolist()              # [2.0, 4.0, 6.0]
 """
 
 from pathlib import Path as _Path
@@ -25,6 +25,7 @@ from tinygrad_mnist import optim as optim
 from tinygrad_mnist import profiler as profiler
 from tinygrad_mnist import testing as testing
 from tinygrad_mnist import utils as utils
+from tinygrad_mnist.autograd import detect_anomaly as detect_anomaly
 from tinygrad_mnist.autograd import enable_grad as enable_grad
 from tinygrad_mnist.autograd import is_grad_enabled as is_grad_enabled
 from tinygrad_mnist.autograd import no_grad as no_grad

@@ -7,6 +7,7 @@ gradients that are set, values that go to the host or come from there, Python wo
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ import numpy as np
 from tinygrad_mnist.kernels import Backend
 
 Fn = Callable[[], Any]
+
+sequence = itertools.count()  # the nodes of the graph have numbers of it, in order
 
 
 @dataclass(slots=True)
@@ -44,9 +47,15 @@ class Call:
     out: Any
     hosts: Mapping[str, Fn] = field(default_factory=dict)  # of the static ones that the host gives
     phase: str = "forward"  # or "backward", "update"
-    replayed: bool = False  # by a recorded step
+    instruction: Any = None  # of the recorded step that makes the call; it knows the user's line
+    layer: Any = None  # at work; str() names it
     started: int = 0  # perf_counter_ns before the kernel and after it, for ``after``
     ended: int = 0
+
+    @property
+    def replayed(self) -> bool:
+        """Whether a recorded step makes it."""
+        return self.instruction is not None
 
 
 @dataclass(slots=True)
@@ -83,6 +92,12 @@ class Observer:
     def written(self, value: Any) -> None:
         """Called after a value's memory was written over."""
 
+    def differentiated(self, node: Any) -> None:
+        """Called before a backward pass makes the gradients that ``node`` of the graph gives.
+
+        With None, at its end.
+        """
+
     def graded(self, leaf: Any) -> None:
         """Called before a backward pass sets ``leaf.grad`` or adds to it, or it is set to zeros."""
 
@@ -99,7 +114,8 @@ class Observer:
 class _Local(threading.local):
     observers: tuple[Observer, ...] = ()
     phase: str = "forward"
-    replayed: bool = False
+    instruction: Any = None
+    layer: Any = None
     acting: bool = False
 
 
@@ -140,21 +156,26 @@ def tell(event: str, subject: Any) -> None:
 class phase:
     """``with phase("backward"):`` the calls of this thread are part of it.
 
-    A recorded step says with ``replayed`` that it makes them.
+    A recorded step gives the ``instruction`` that it follows.
     """
 
-    __slots__ = ("_name", "_previous", "_replayed")
+    __slots__ = ("_instruction", "_name", "_previous")
 
-    def __init__(self, name: str, replayed: bool = False) -> None:
+    def __init__(self, name: str, instruction: Any = None) -> None:
         self._name = name
-        self._replayed = replayed
+        self._instruction = instruction
 
     def __enter__(self) -> None:
-        self._previous = _local.phase, _local.replayed
-        _local.phase, _local.replayed = self._name, self._replayed
+        self._previous = _local.phase, _local.instruction
+        _local.phase, _local.instruction = self._name, self._instruction
 
     def __exit__(self, *error: object) -> None:
-        _local.phase, _local.replayed = self._previous
+        _local.phase, _local.instruction = self._previous
+
+
+def enter(layer: Any) -> None:
+    """The calls of this thread belong to ``layer`` from here on."""
+    _local.layer = layer
 
 
 def act(action: Fn) -> None:
@@ -233,7 +254,8 @@ def _observed(
     observers = _local.observers
     hosts = {name: value.fn for name, value in static.items() if type(value) is Host}
     static = {**static, **{name: fn() for name, fn in hosts.items()}}
-    seen = Call(backend, kernel, arrays, static, out, hosts, _local.phase, _local.replayed)
+    at = _local.phase, _local.instruction, _local.layer
+    seen = Call(backend, kernel, arrays, static, out, hosts, *at)
     for observer in observers:
         observer.before(seen)
     run = getattr(backend, kernel)

@@ -13,12 +13,18 @@ _LINES = 30  # what takes more even so is not shown at all
 _HEAD = "tensor("
 
 
-def display(values: np.ndarray, *notes: str) -> str:
-    """``tensor([1., 2.], shape=(2,), dtype=float32, …)``, with ``notes`` at the end.
+def display(values: np.ndarray, backend: str, grad_fn: object, requires_grad: bool) -> str:
+    """``tensor([1., 2.], shape=(2,), dtype=float32, backend=numpy, grad_fn=<multiply>)``.
 
-    At most ``WIDTH`` characters wide, if no note is longer.
+    A leaf has no ``grad_fn``, but may have ``requires_grad=True``. Lines are at most ``WIDTH``
+    characters wide, unless what follows the numbers is longer.
     """
-    told = ", ".join([f"shape={values.shape}", f"dtype={values.dtype}", *notes]) + ")"
+    about = [f"shape={values.shape}", f"dtype={values.dtype}", f"backend={backend}"]
+    if grad_fn is not None:
+        about.append(f"grad_fn={grad_fn!r}")
+    elif requires_grad:
+        about.append("requires_grad=True")
+    told = ", ".join(about) + ")"
     numbers = _numbers(values)
     text = f"{_HEAD}{numbers}, "
     if len(text.rpartition("\n")[2]) + len(told) <= WIDTH:

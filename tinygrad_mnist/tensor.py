@@ -112,12 +112,8 @@ class Tensor(InPlace):
         return iter(self.unbind())
 
     def __repr__(self) -> str:
-        notes = [f"backend={self.backend.name}"]
-        if self.node is not None:
-            notes.append(f"grad_fn={self.node!r}")
-        elif self.tracked:
-            notes.append("requires_grad=True")
-        return display(fetch(self.backend, self.array, "print"), *notes)
+        values = fetch(self.backend, self.array, "print")
+        return display(values, self.backend.name, self.node, self.tracked)
 
     # ---- its values on the host
 

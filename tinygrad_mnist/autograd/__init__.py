@@ -1,5 +1,6 @@
 """Reverse-mode differentiation: values, ops, the backward pass, custom functions."""
 
+from tinygrad_mnist.anomaly import detect_anomaly as detect_anomaly
 from tinygrad_mnist.autograd.backward import RemovableHandle as RemovableHandle
 from tinygrad_mnist.autograd.backward import backward as backward
 from tinygrad_mnist.autograd.backward import grad as grad

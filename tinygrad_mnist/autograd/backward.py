@@ -17,7 +17,6 @@ from tinygrad_mnist.autograd.graph import (
     edge_to,
     is_grad_enabled,
     kind_of,
-    sequence,
     set_grad_enabled,
     written,
 )
@@ -64,10 +63,12 @@ class _Pass:
 
     def run(self, retain_graph: bool, asked: _Asked | None = None) -> None:
         """Pass every gradient on, or only those that ``asked`` wants."""
-        deliver = self.deliver
+        deliver, observed = self.deliver, bool(dispatch.observers())
         while self.heap:
             node = heapq.heappop(self.heap)[1]
             dYs = self.arrived.pop(node)
+            if observed:
+                dispatch.tell("differentiated", node)
             if node.hooks:
                 dYs = [self.hooked(node, output, dY) for output, dY in enumerate(dYs)]
             if asked is None:
@@ -83,6 +84,8 @@ class _Pass:
                 node.free()
             for edge, dX in found:
                 deliver(edge, dX)
+        if observed:
+            dispatch.tell("differentiated", None)
 
     def accumulate(self, leaf: Value, dX: Any) -> None:
         """Add to ``leaf.grad``: in place, as in PyTorch, unless the pass itself is recorded.
@@ -262,7 +265,7 @@ def register_hook(value: Value, hook: Hook) -> RemovableHandle:
     """
     if not value.tracked:
         raise RuntimeError("register_hook: this tensor does not require grad")
-    return _attached(value, next(sequence), hook)
+    return _attached(value, next(dispatch.sequence), hook)
 
 
 def retain_grad(value: Value) -> None:

@@ -18,10 +18,10 @@ from tinygrad_mnist.autograd.graph import (
     kind_of,
     no_grad,
     overwritten,
-    sequence,
     wrap,
 )
 from tinygrad_mnist.autograd.record import filled
+from tinygrad_mnist.dispatch import sequence
 
 
 class Context:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
@@ -19,8 +18,6 @@ Edge = tuple["Node | Value", int]  # a node and which of its results, or a leaf 
 Hooks = dict[int, tuple[int, Hook]]  # key → (which result, function)
 Kind = tuple[Shape, Any, Backend]  # shape, dtype and backend
 F = TypeVar("F", bound=Callable[..., Any])
-
-sequence = itertools.count()
 
 
 class Value:

@@ -24,10 +24,10 @@ from tinygrad_mnist.autograd.graph import (
     freed,
     mode,
     overwritten,
-    sequence,
     wrap,
 )
 from tinygrad_mnist.contract import Spec, spec
+from tinygrad_mnist.dispatch import sequence
 from tinygrad_mnist.kernels import Backend, Shape
 
 Rule = Callable[..., Any]

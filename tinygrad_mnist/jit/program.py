@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from tinygrad_mnist import dispatch
 from tinygrad_mnist.contract import label, spec
-from tinygrad_mnist.jit.lines import Line, shortened
 from tinygrad_mnist.jit.memory import laid_out, span
 from tinygrad_mnist.kernels import Backend, Step
+from tinygrad_mnist.lines import Line, Origin, shortened
 
 Fn = Callable[[], Any]
 _WIDTH = 32  # characters of a column of shapes
@@ -51,6 +51,7 @@ class Instruction:
     out: Any  # a place, a tuple of them, or None for a kernel in place
     line: Line
     phase: str
+    origin: Origin | None  # the op that it is, or whose gradient it helps to make
 
     def read(self) -> Iterator[Place]:
         """What it reads, and for a kernel in place what it writes, too."""
@@ -253,7 +254,7 @@ class Program:
                 item.fn()
                 continue
             static = {**item.static, **{name: dispatch.host(fn) for name, fn in item.hosts.items()}}
-            with dispatch.phase(item.phase, replayed=True):
+            with dispatch.phase(item.phase, item):
                 given = [_arrays(x) for x in item.inputs]
                 dispatch.call(self.backend, item.kernel, given, static, _arrays(item.out))
 

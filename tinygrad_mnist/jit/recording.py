@@ -12,9 +12,9 @@ from tinygrad_mnist.autograd.graph import Value
 from tinygrad_mnist.backend import current
 from tinygrad_mnist.contract import spec
 from tinygrad_mnist.dispatch import Call, Guard
-from tinygrad_mnist.jit.lines import Line, users_line
 from tinygrad_mnist.jit.program import Action, Instruction, Item, Place, Program
 from tinygrad_mnist.kernels import Backend
+from tinygrad_mnist.lines import Line, Origins, users_line
 
 # The shapes of what these make depend on data.
 _SHAPED_BY_DATA = {"nonzero"}
@@ -73,6 +73,7 @@ class Recorder(Scout):
         self.begins = {id(x): x.grad for x in (*known, *arguments)}  # gradients at the beginning
         self.inputs = [Place("input", x.array) for x in arguments]
         self.arguments = arguments
+        self._origins = Origins()
         self._places = {id(place.array): place for place in self.inputs}
 
     # ---- kernels
@@ -90,17 +91,14 @@ class Recorder(Scout):
                 self.saved.append((root, call.backend.copy(root.array)))
 
     def after(self, call: Call, result: Any) -> None:
-        contract = spec(call.kernel)
+        contract, origin = spec(call.kernel), self._origins.of(call)
         if contract.kind == "view":
             self._seen(call, result)
             return
         inputs = [self._operand(x) for x in call.arrays]
         out = self._made(result) if call.out is None else self._operand(call.out)
-        self.items.append(
-            Instruction(
-                call.kernel, inputs, dict(call.static), call.hosts, out, users_line(), call.phase
-            )
-        )
+        static, at = dict(call.static), (users_line(), call.phase, origin)
+        self.items.append(Instruction(call.kernel, inputs, static, call.hosts, out, *at))
 
     def place(self, array: Any) -> Place:
         """The place of an array; one not met before is the state's."""
@@ -153,6 +151,9 @@ class Recorder(Scout):
         super().written(value)
         if self.place(value.array).root.kind in ("input", "state"):
             self.versions[id(value.version)] = value.version
+
+    def differentiated(self, node: Any) -> None:
+        self._origins.differentiated(node)
 
     def graded(self, leaf: Any) -> None:
         super().graded(leaf)

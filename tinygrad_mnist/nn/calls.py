@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tinygrad_mnist.autograd.backward import RemovableHandle
 from tinygrad_mnist.autograd.graph import Value
-from tinygrad_mnist.dispatch import Guard, Observer, changed, observers, tell
+from tinygrad_mnist.dispatch import Guard, Observer, changed, enter, observers, tell
 
 if TYPE_CHECKING:
     from tinygrad_mnist.nn.module import Module
@@ -113,28 +113,35 @@ def _after(hook: Hook, module: Module, args: Any, kwargs: dict[str, Any], result
 
 
 class _Told(threading.local):
-    """Of which modules the observers of this thread were told in the calls at work."""
+    """Of which modules the observers of this thread were told in the calls at work; the innermost
+    of these.
+    """
 
     observers: tuple[Observer, ...] = ()
     modules: frozenset[int] = frozenset()
+    layer: Layer | None = None
 
 
 _told = _Told()
-Above = tuple[tuple[Observer, ...], frozenset[int]]
+Above = tuple[tuple[Observer, ...], frozenset[int], "Layer | None"]
 
 
 def tell_of(module: Module) -> Above:
     """Say what the forward of ``module`` relies on, unless the call of a module above has said it.
 
-    That is how it and all modules below are, called or not. ``leave`` takes what is returned.
+    That is how it and all modules below are, called or not. Observers see in its kernel calls which
+    layer they are of. ``leave`` takes what is returned.
     """
-    above = _told.observers, _told.modules
+    outer = _told.layer
+    above = _told.observers, _told.modules, outer
     if not _is_told(module):
         _told.observers = observers()
         _told.modules = frozenset(map(id, module.modules()))
         tell("relied", Guard(partial(_course, module)))
         whose = f"an attribute of {type(module).__name__}, or of a module in it,"
         tell("relied", Guard(partial(_arrays, module), keeps=whose))
+    _told.layer = Layer(module if outer is None else outer.outermost, module)
+    enter(_told.layer)
     return above
 
 
@@ -150,7 +157,8 @@ def _is_told(module: Module) -> bool:
 
 def leave(above: Above) -> None:
     """End the call for which ``tell_of`` gave ``above``."""
-    _told.observers, _told.modules = above
+    _told.observers, _told.modules, _told.layer = above
+    enter(_told.layer)
 
 
 def _course(module: Module) -> list[Any]:
@@ -222,7 +230,38 @@ def note_layer(error: Exception, layer: Module) -> None:
         caller: Any = frame.f_locals.get(first[0]) if first else None
         if hasattr(caller, "named_modules"):
             name = next((path for path, m in caller.named_modules() if m is layer), name)
-    error.add_note(_Place(f"in {name}: {_head(layer)}" if name else f"in {_head(layer)}"))
+    error.add_note(_Place(f"in {_named(name, layer)}"))
+
+
+class Layer:
+    """A module at work, for observers: ``str()`` names it below the outermost one that is.
+
+    Equal where it is the same one, of whatever class.
+    """
+
+    __slots__ = ("layer", "outermost")
+
+    def __init__(self, outermost: Module, layer: Module) -> None:
+        self.outermost = outermost
+        self.layer = layer
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Layer)
+            and self.layer is other.layer
+            and self.outermost is other.outermost
+        )
+
+    def __hash__(self) -> int:
+        return hash((id(self.outermost), id(self.layer)))
+
+    def __str__(self) -> str:
+        names = (name for name, m in self.outermost.named_modules() if m is self.layer)
+        return _named(next(names, ""), self.layer)
+
+
+def _named(name: str, module: Module) -> str:
+    return f"{name}: {_head(module)}" if name else _head(module)
 
 
 def _head(module: Module) -> str:
