@@ -59,8 +59,12 @@ from tinygrad_mnist.functions import *
 from tinygrad_mnist.jit import jit as jit
 from tinygrad_mnist.profiler import profile as profile
 from tinygrad_mnist.random import Generator as Generator
+from tinygrad_mnist.random import get_rng_state as get_rng_state
 from tinygrad_mnist.random import initial_seed as initial_seed
 from tinygrad_mnist.random import manual_seed as manual_seed
+from tinygrad_mnist.random import set_rng_state as set_rng_state
+from tinygrad_mnist.serialization import load as load
+from tinygrad_mnist.serialization import save as save
 from tinygrad_mnist.tensor import Tensor as Tensor
 
 compile = jit  # PyTorch's name for it

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import textwrap
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -19,7 +20,6 @@ from tinygrad_mnist.autograd.graph import no_grad
 from tinygrad_mnist.backend import BackendError, current, resolve, statuses
 from tinygrad_mnist.command import (
     FAILED,
-    INTERRUPTED,
     add_backend,
     add_data,
     add_jit,
@@ -29,18 +29,31 @@ from tinygrad_mnist.command import (
     finish,
     rate,
     reason,
+    stoppable,
     writable_folder,
 )
 from tinygrad_mnist.random import manual_seed
 from tinygrad_mnist.report import plot_history
-from tinygrad_mnist.training import Epoch, History, ModelFileError, ModelInfo
+from tinygrad_mnist.training import (
+    Checkpoints,
+    Epoch,
+    History,
+    ModelFileError,
+    ModelInfo,
+    Training,
+)
+from tinygrad_mnist.training.checkpoints import Checkpoint
 from tinygrad_mnist.utils.data import DataLoader, ImageDataset, datasets
 from tinygrad_mnist.utils.data.images import ImageError, read_digit
-from tinygrad_mnist.utils.files import write_whole
+from tinygrad_mnist.utils.files import remove_unfinished, write_whole
 
 EVALUATION_BATCH = 500
 OPTIMIZERS = ("adam", "sgd")
-FILES = ("model.safetensors", "history.json", "curves.png")  # what train writes
+PICTURES = ("curves.png",)
+FILES = ("model.safetensors", "history.json", *PICTURES)  # what train writes
+CHECKPOINTS = "checkpoints"
+# What a training that is resumed must have in common with its checkpoint, as options.
+SETTINGS = ("model", "dataset", "epochs", "batch_size", "lr", "optimizer", "seed")
 # The arguments of the models that the images and their labels decide.
 INPUTS, OUTPUTS = ("channels", "features"), ("classes",)
 
@@ -50,7 +63,8 @@ examples:
   python -m tinygrad_mnist train                         99% in one epoch
   python -m tinygrad_mnist train --model mlp --seed 1    784-128-10, 5 epochs
   python -m tinygrad_mnist train --dataset fashion --epochs 5 --out fashion-out
-  python -m tinygrad_mnist train --data ~/mnist          the files are in that folder""",
+  python -m tinygrad_mnist train --data ~/mnist          the files are in that folder
+  python -m tinygrad_mnist train --resume                goes on after an interruption""",
     "evaluate": """\
 example:
   python -m tinygrad_mnist evaluate mnist-out/model.safetensors""",
@@ -88,76 +102,159 @@ class _Output:
     """What a training leaves in its folder: written anew after each epoch."""
 
     folder: Path
-    model: nn.Module
+    checkpoints: Checkpoints
+    training: Training
     info: ModelInfo
+    settings: dict[str, Any]
     about: dict[str, Any]
-    epochs: int
-    saved: int = 0  # the epoch whose model is there
 
     def after_epoch(self, epoch: Epoch, history: History) -> None:
-        training.save_model(self.folder / "model.safetensors", self.model, self.info)
-        self.saved = epoch.epoch
+        for name in PICTURES:
+            (self.folder / name).unlink(missing_ok=True)  # those of an earlier training
+        training.save_model(self.folder / "model.safetensors", self.training.model, self.info)
         text = json.dumps(history.as_dict(**self.about), indent=1)
         write_whole(self.folder / "history.json", text.encode())
-        (self.folder / "curves.png").unlink(missing_ok=True)  # those of an earlier training
-        print(_epoch_line(epoch, self.epochs), flush=True)
+        self.save()  # the last, so that whoever goes on from it has the others
+        print(_epoch_line(epoch, self.training.epochs), flush=True)
 
-    def interrupted(self) -> str:
-        if not self.saved:
-            return "interrupted before the first epoch ended; nothing was written"
-        return f"interrupted; {self.folder} holds the model after epoch {self.saved}"
+    def save(self) -> None:
+        state = self.training.state_dict()
+        self.checkpoints.save(self.training.steps, self.settings, state)
+
+    def stopped(self) -> str:
+        """Save where the training stands; the line that says so."""
+        if not self.training.steps:
+            return "interrupted before the first step; nothing was written"
+        self.save()
+        epoch = len(self.training.history.epochs) + 1
+        step = self.training.steps - (epoch - 1) * len(self.training.train)
+        return f"interrupted after step {step} of epoch {epoch}; the same with --resume goes on"
 
 
 def train(arguments: argparse.Namespace) -> int:
-    """Train a model and write it, its history and its curves to ``--out``."""
+    """Train a model and write it, its history, its curves and a report to ``--out``."""
     current()  # a backend that cannot be had is told of first
     with writable_folder(arguments.out, FILES) as out:
-        return _train_into(out, arguments)
+        checkpoints = Checkpoints(out / CHECKPOINTS)
+        with checkpoints.reserved():
+            for name in FILES:
+                remove_unfinished(out, name)
+            return _train_into(out, checkpoints, arguments)
 
 
-def _train_into(out: Path, arguments: argparse.Namespace) -> int:
-    backend = current()
-    recipe = models.RECIPES[arguments.model]
-    epochs = arguments.epochs or recipe.epochs
-    lr = arguments.lr or recipe.lr
-    manual_seed(arguments.seed)
-    train_set, test_set = datasets.load(arguments.dataset, arguments.data)
-    batches = DataLoader(train_set, arguments.batch_size or recipe.batch_size, shuffle=True)
-    model = models.ARCHITECTURES[arguments.model](**recipe.arguments)
-    optimizer = models.make_optimizer(arguments.optimizer, model, lr)
-    scheduler = _schedule(recipe, optimizer, lr, epochs * len(batches))
-    about = {
-        "model": arguments.model,
-        "dataset": arguments.dataset,
-        "backend": backend.name,
-        "seed": arguments.seed,
-        "batch_size": batches.batch_size,
-        "optimizer": arguments.optimizer,
-        "lr": lr,
-        "jit": arguments.jit,
-    }
-    info = ModelInfo(
-        arguments.model, recipe.arguments, arguments.dataset, train_set.mean, train_set.std
-    )
-    output = _Output(out, model, info, about, epochs)
-    test = DataLoader(test_set, EVALUATION_BATCH)
-    try:
-        print(
-            f"training {arguments.model} on {arguments.dataset}: {len(train_set)} images, "
-            f"{epochs} epoch{'s' if epochs > 1 else ''} of {len(batches)} batches, "
-            f"backend {backend.name}, seed {arguments.seed}",
-            flush=True,
-        )
-        history = training.fit(
-            model, optimizer, batches, test, epochs, scheduler, output.after_epoch, arguments.jit
-        )
-        plot_history(history.as_dict(**about), out / "curves.png")
-    except KeyboardInterrupt:
-        print(output.interrupted(), file=sys.stderr)
-        return INTERRUPTED
-    print(f"wrote model.safetensors, history.json and curves.png to {out}")
-    print(f"test accuracy: {history.epochs[-1].test_accuracy:.2%}")
+def _train_into(out: Path, checkpoints: Checkpoints, arguments: argparse.Namespace) -> int:
+    found = checkpoints.newest(print) if arguments.resume else None
+    settings = _settings(arguments, found)
+    if found is not None and _is_finished(out, found, settings):
+        print(f"the training in {out} is finished: all {settings['epochs']} epochs are done")
+        print(f"test accuracy: {found.state['epochs'][-1]['test_accuracy']:.2%}")
+        return 0
+    output = _prepared(out, checkpoints, settings, arguments)
+    if found is not None:
+        _go_on(output, found)
+    elif arguments.resume:
+        print(f"nothing to resume in {out}: training from the beginning")
+    run = output.training
+    print(_first_line_of(run, settings, output.about), flush=True)
+    with stoppable() as stopped_by:
+        run.run(output.after_epoch, stopped_by)
+        if number := stopped_by():
+            print(output.stopped(), file=sys.stderr)
+            return 128 + number
+    plot_history(run.history.as_dict(**output.about), out / "curves.png")
+    print(f"wrote {', '.join(FILES[:-1])} and {FILES[-1]} to {out}")
+    print(f"test accuracy: {run.history.epochs[-1].test_accuracy:.2%}")
     return 0
+
+
+def _settings(arguments: argparse.Namespace, found: Checkpoint | None) -> dict[str, Any]:
+    """What is trained, and how: as given, else as in the checkpoint, else by the recipe.
+
+    ModelFileError where the checkpoint is of something else than what was given.
+    """
+    given = {name: getattr(arguments, name) for name in SETTINGS}
+    given = {name: value for name, value in given.items() if value is not None}
+    if found is None:
+        model = given.get("model", "cnn")
+        recipe = models.RECIPES[model]
+        usual = {"model": model, "dataset": "mnist", "optimizer": "adam", "seed": 0}
+        usual |= {name: getattr(recipe, name) for name in ("epochs", "batch_size", "lr")}
+        return {**usual, **given}
+    stored = found.settings
+    if stored.get("model") not in models.RECIPES:
+        raise ModelFileError(
+            f"{found.path} is of the model {stored.get('model')!r}, expected one of "
+            f"{', '.join(models.RECIPES)}"
+        )
+    free = () if models.RECIPES[stored["model"]].one_cycle else ("epochs",)
+    for name, value in given.items():
+        if name not in free and stored[name] != value:
+            option = f"--{name.replace('_', '-')}"
+            raise ModelFileError(
+                f"{found.path} is of a training with {option} {stored[name]}, not {value}; "
+                f"leave {option} out to go on with it, or name another --out"
+            )
+    return {**stored, **{name: given[name] for name in free if name in given}}
+
+
+def _is_finished(out: Path, found: Checkpoint, settings: dict[str, Any]) -> bool:
+    done = len(found.state["epochs"]) >= settings["epochs"]
+    return done and all((out / name).exists() for name in FILES)
+
+
+def _prepared(
+    out: Path, checkpoints: Checkpoints, settings: dict[str, Any], arguments: argparse.Namespace
+) -> _Output:
+    """A training from its beginning."""
+    recipe = models.RECIPES[settings["model"]]
+    manual_seed(settings["seed"])
+    train_set, test_set = datasets.load(settings["dataset"], arguments.data)
+    batches = DataLoader(train_set, settings["batch_size"], shuffle=True)
+    model = models.ARCHITECTURES[settings["model"]](**recipe.arguments)
+    optimizer = models.make_optimizer(settings["optimizer"], model, settings["lr"])
+    epochs = settings["epochs"]
+    scheduler = _schedule(recipe, optimizer, settings["lr"], epochs * len(batches))
+    test = DataLoader(test_set, EVALUATION_BATCH)
+    made = Training(model, optimizer, batches, test, epochs, scheduler, arguments.jit)
+    info = ModelInfo(
+        settings["model"], recipe.arguments, settings["dataset"], train_set.mean, train_set.std
+    )
+    names = ("model", "dataset", "seed", "batch_size", "optimizer", "lr")
+    about = {name: settings[name] for name in names}
+    about |= {"backend": current().name, "jit": arguments.jit}
+    data = f"{len(train_set)} images, labels {zlib.crc32(train_set.labels.tobytes()):08x}"
+    settings = {**settings, "data": data, "backend": current().name, "jit": arguments.jit}
+    return _Output(out, checkpoints, made, info, settings, about)
+
+
+def _go_on(output: _Output, found: Checkpoint) -> None:
+    """Load the checkpoint. ModelFileError where it is of other data or does not fit."""
+    stored, now = found.settings, output.settings
+    if stored.get("data") != now["data"]:
+        raise ModelFileError(
+            f"{found.path} is of a training on {stored.get('data')}, and there are {now['data']}; "
+            "give the same --data"
+        )
+    try:
+        output.training.load_state_dict(found.state)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{found.path} does not fit: {error}") from error
+    for name in ("backend", "jit"):
+        if stored[name] != now[name]:
+            print(
+                f"it began with {name} {stored[name]} and goes on with {now[name]}: the numbers "
+                "will be those of neither to the last digit"
+            )
+    print(f"resuming {found.path}: {output.training.steps} steps are done")
+
+
+def _first_line_of(run: Training, settings: dict[str, Any], about: dict[str, Any]) -> str:
+    epochs = settings["epochs"]
+    return (
+        f"training {settings['model']} on {settings['dataset']}: {len(run.train.dataset)} images, "
+        f"{epochs} epoch{'s' if epochs > 1 else ''} of {len(run.train)} batches, "
+        f"backend {about['backend']}, seed {settings['seed']}"
+    )
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -321,9 +418,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
 
     command = _command(commands, "train", train)
-    command.add_argument(
-        "--model", choices=list(models.RECIPES), default="cnn", help="default: cnn"
-    )
+    command.add_argument("--model", choices=list(models.RECIPES), help="default: cnn")
     _add_dataset(command, "mnist")
     command.add_argument("--epochs", type=count, metavar="N", help=_per_model("epochs"))
     command.add_argument("--batch-size", type=count, metavar="N", help=_per_model("batch_size"))
@@ -333,17 +428,21 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--optimizer",
         choices=OPTIMIZERS,
-        default="adam",
         help="default: adam; sgd has momentum 0.9",
     )
-    add_seed(command)
+    add_seed(command, default=None)
     command.add_argument("--out", default="mnist-out", metavar="DIR", help="default: ./mnist-out")
+    command.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint in --out, with the options it was started with",
+    )
     add_backend(command)
     add_jit(command)
 
     command = _command(commands, "evaluate", evaluate)
     command.add_argument("model", metavar="MODEL", help="a model.safetensors that train wrote")
-    _add_dataset(command, None)
+    _add_dataset(command, "what the model was trained on")
     add_backend(command)
     add_jit(command)
 
@@ -386,11 +485,6 @@ def _first_line(run: Callable[..., int]) -> str:
     return (run.__doc__ or "").partition("\n")[0].replace("``", "")
 
 
-def _add_dataset(command: argparse.ArgumentParser, default: str | None) -> None:
-    command.add_argument(
-        "--dataset",
-        choices=list(datasets.STATISTICS),
-        default=default,
-        help=f"default: {default or 'what the model was trained on'}",
-    )
+def _add_dataset(command: argparse.ArgumentParser, default: str) -> None:
+    command.add_argument("--dataset", choices=list(datasets.STATISTICS), help=f"default: {default}")
     add_data(command)

@@ -10,17 +10,20 @@ import argparse
 import io
 import math
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tinygrad_mnist import config
 from tinygrad_mnist.backend import BackendError, resolve, set_backend
-from tinygrad_mnist.training import ModelFileError
+from tinygrad_mnist.serialization import ModelFileError
 from tinygrad_mnist.utils.data import DataError
 from tinygrad_mnist.utils.data.images import ImageError
 
@@ -99,6 +102,32 @@ def writable_folder(path: str | Path, files: Sequence[str] = ()) -> Iterator[Pat
                 each.rmdir()
 
 
+@contextmanager
+def stoppable() -> Iterator[Callable[[], int]]:
+    """A function that gives the signal by which somebody asked to stop, or 0: Ctrl-C or SIGTERM.
+
+    What runs in the block looks there where it can stop in good order. A second signal does not
+    wait for that: it raises KeyboardInterrupt. A signal that is ignored stays so.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        for each in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(each) not in (signal.SIG_IGN, None):
+                before[each] = signal.signal(each, ask)
+    try:
+        yield lambda: asked[0] if asked else 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 # ---- options
 
 
@@ -124,9 +153,9 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_seed(parser: argparse.ArgumentParser) -> None:
-    """The option ``--seed``."""
-    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="default: 0")
+def add_seed(parser: argparse.ArgumentParser, default: int | None = 0) -> None:
+    """The option ``--seed``; a ``default`` of None tells who then takes 0 that it was not given."""
+    parser.add_argument("--seed", type=_seed, default=default, metavar="N", help="default: 0")
 
 
 def add_jit(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from tinygrad_mnist.dispatch import Call, sequence
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
+_LOOP, _COMMANDS = f"{_PACKAGE}training{os.sep}", f"{_PACKAGE}cli.py"
 
 
 class Line(NamedTuple):
@@ -42,9 +43,17 @@ def shortened(text: str, width: int) -> str:
 
 
 def users_line() -> Line:
-    """Where the user's code is now: the innermost line on the stack that is not this package's."""
-    frame = sys._getframe(1)
+    """Where the user's code is now: the innermost line on the stack that is not this package's.
+
+    Under a command there is none, and that of the training loop stands for it.
+    """
+    frame, loop = sys._getframe(1), None
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        if loop is None and frame.f_code.co_filename.startswith(_LOOP):
+            loop = frame
+        if loop is not None and frame.f_code.co_filename == _COMMANDS:
+            frame = loop
+            break
         frame = frame.f_back
     return Line(frame.f_code.co_filename, frame.f_lineno)
 

@@ -169,10 +169,7 @@ class profile(Observer):
         calls = zip(events[::4], events[1::4], events[2::4], events[3::4], strict=True)
         traced = [_event(kinds[number], *times) for number, *times in calls]
         text = json.dumps({"traceEvents": traced, "displayTimeUnit": "ns"})
-        try:
-            write_whole(path, text.encode())
-        except OSError as error:  # which names the temporary file
-            raise OSError(error.errno, error.strerror, str(path)) from error
+        write_whole(path, text.encode())
 
 
 def _event(kind: _Kind, started: int, ended: int, thread: int) -> dict[str, Any]:

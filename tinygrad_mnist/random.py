@@ -7,8 +7,10 @@ stream of that key (splitmix64, see ``kernels``) without a transfer.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from contextvars import ContextVar, Token
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -58,6 +60,21 @@ class Generator:
         """The key of the next stream that a backend computes."""
         self._keys += 1
         return _mixed(_mixed(self._seed) + self._keys)
+
+    def get_state(self) -> dict[str, Any]:
+        """Where its streams are, as plain data: numbers and strings in dicts."""
+        host = self._host and self._host.bit_generator.state
+        return {"seed": self._seed, "keys": self._keys, "children": self._children, "host": host}
+
+    def set_state(self, state: Mapping[str, Any]) -> Self:
+        """Go on as one from which ``get_state`` gave ``state``. ValueError where it is none."""
+        if not isinstance(state, Mapping) or set(state) != set(self.get_state()):
+            raise ValueError(f"set_state: expected what get_state() gives, got {state!r}")
+        self.manual_seed(state["seed"])
+        self._keys, self._children = int(state["keys"]), int(state["children"])
+        if state["host"] is not None:
+            self.numpy().bit_generator.state = copy.deepcopy(state["host"])
+        return self
 
     def child(self, number: int) -> Generator:
         """The generator ``number`` of those that hang on this seed; nothing is drawn of it."""
@@ -121,6 +138,16 @@ def manual_seed(seed: int) -> Generator:
 def initial_seed() -> int:
     """The seed in use."""
     return current().initial_seed()
+
+
+def get_rng_state() -> dict[str, Any]:
+    """Where the streams in use are; ``set_rng_state`` takes it."""
+    return current().get_state()
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Go on from where ``get_rng_state`` was called. ValueError for anything else."""
+    current().set_state(state)
 
 
 def generator() -> np.random.Generator:

@@ -96,12 +96,16 @@ class DataLoader:
         return full + bool(rest and not self.drop_last)
 
     def __iter__(self) -> Iterator[Any]:
+        return self.from_batch(0)
+
+    def from_batch(self, start: int) -> Iterator[Any]:
+        """A pass without its first ``start`` batches, which are not made; the rest is the same."""
         generator = self.generator or random.current()
         streams = generator.spawn()
-        indices = self._indices(generator, streams)
+        indices = itertools.islice(enumerate(self._indices(generator, streams), 1), start, None)
         stop = threading.Event()
         make = self._maker(stop)
-        jobs = (partial(make, index, streams, i) for i, index in enumerate(indices, 1))
+        jobs = (partial(make, index, streams, i) for i, index in indices)
         if not self.num_workers:
             return map(operator.call, jobs)  # which goes on after an error, unlike a generator
         context = contextvars.copy_context()
