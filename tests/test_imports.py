@@ -29,7 +29,7 @@ LAYERS: list[set[str]] = [
     {"contract"},
     {"backend"},
     {"dispatch", "cuda"},
-    {"random"},
+    {"random", "flops"},
     {"autograd"},
     {"checks"},
     {"ops"},
