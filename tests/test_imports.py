@@ -43,6 +43,7 @@ LAYERS: list[set[str]] = [
     {"__init__"},  # what the package itself offers: from tinygrad_mnist import __version__
     {"training", "report"},
     {"command"},
+    {"doctor"},
     {"cli"},
     {"__main__"},
 ]
