@@ -29,7 +29,7 @@ LAYERS: list[set[str]] = [
     {"contract"},
     {"backend"},
     {"dispatch", "cuda"},
-    {"random", "lines"},
+    {"random", "lines", "flops"},
     {"anomaly"},
     {"autograd"},
     {"checks"},
@@ -44,6 +44,7 @@ LAYERS: list[set[str]] = [
     {"__init__"},  # what the package itself offers: from tinygrad_mnist import __version__
     {"training", "report"},
     {"command"},
+    {"doctor"},
     {"cli"},
     {"__main__"},
 ]

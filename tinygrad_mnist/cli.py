@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_mnist import __version__, config, models, nn, optim, training
+from tinygrad_mnist import __version__, config, doctor, models, nn, optim, training
 from tinygrad_mnist.autograd.graph import no_grad
 from tinygrad_mnist.backend import BackendError, current, resolve, statuses
 from tinygrad_mnist.command import (
@@ -80,6 +80,10 @@ examples:
 examples:
   python -m tinygrad_mnist warmup                so that no training waits for it
   python -m tinygrad_mnist warmup --model cnn""",
+    "doctor": """\
+examples:
+  python -m tinygrad_mnist doctor
+  python -m tinygrad_mnist doctor --data ~/mnist --out results""",
 }
 
 
@@ -333,6 +337,11 @@ def warmup(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def examine(arguments: argparse.Namespace) -> int:
+    """Say what is wrong here, and how to mend it; fails where ``train`` could not run."""
+    return doctor.examine(arguments.data, arguments.out, FILES)
+
+
 def _rehearse(name: str, optimizer_name: str) -> None:
     """A few steps of a training on made-up images, its evaluation, and a prediction."""
     recipe = models.RECIPES[name]
@@ -431,7 +440,7 @@ def _parser() -> argparse.ArgumentParser:
         help="default: adam; sgd has momentum 0.9",
     )
     add_seed(command, default=None)
-    command.add_argument("--out", default="mnist-out", metavar="DIR", help="default: ./mnist-out")
+    _add_out(command)
     command.add_argument(
         "--resume",
         action="store_true",
@@ -461,6 +470,10 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "warmup", warmup)
     command.add_argument("--model", choices=list(models.RECIPES), help="default: all of them")
     add_backend(command)
+
+    command = _command(commands, "doctor", examine)
+    add_data(command)
+    _add_out(command)
     return parser
 
 
@@ -483,6 +496,10 @@ def _command(commands: Any, name: str, run: Callable[..., int]) -> argparse.Argu
 
 def _first_line(run: Callable[..., int]) -> str:
     return (run.__doc__ or "").partition("\n")[0].replace("``", "")
+
+
+def _add_out(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out", default="mnist-out", metavar="DIR", help="default: ./mnist-out")
 
 
 def _add_dataset(command: argparse.ArgumentParser, default: str) -> None:

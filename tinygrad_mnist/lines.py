@@ -8,6 +8,7 @@ import sys
 from array import array
 from bisect import bisect
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 from tinygrad_mnist.dispatch import Call, sequence
@@ -47,7 +48,8 @@ def users_line() -> Line:
 
     Under a command there is none, and that of the training loop stands for it.
     """
-    frame, loop = sys._getframe(1), None
+    frame = sys._getframe(1)
+    loop: FrameType | None = None
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         if loop is None and frame.f_code.co_filename.startswith(_LOOP):
             loop = frame

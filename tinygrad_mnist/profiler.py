@@ -22,7 +22,7 @@ from typing import Any, Self
 from tinygrad_mnist import config
 from tinygrad_mnist.contract import label, spec
 from tinygrad_mnist.dispatch import Call, Observer, observe, observe_everywhere
-from tinygrad_mnist.kernels import convolved
+from tinygrad_mnist.flops import multiply_adds
 from tinygrad_mnist.utils.files import write_whole
 
 OUTSIDE = "outside of kernels (Python)"
@@ -318,8 +318,7 @@ def _layout(x: Any) -> Any:
 
 def _kind(number: int, call: Call, result: Any) -> _Kind:
     shapes = " ".join(_shapes(x) for x in call.arrays if x is not None)
-    count = _FLOPS.get(call.kernel)
-    flops = 0 if count is None else count(call, result)
+    flops = 2 * multiply_adds(call, result)
     moved = _moved(call, result)
     return _Kind(
         number, label(call.kernel, call.static), call.phase, call.replayed, shapes, moved, flops
@@ -359,44 +358,3 @@ def _bytes(x: Any) -> int:
     lengths = (n for n, stride in zip(x.shape, x.strides, strict=True) if stride or not n)
     size: int = math.prod(lengths) * x.dtype.itemsize
     return size
-
-
-def _of_linear(call: Call, result: Any) -> int:
-    x, weight = call.arrays[:2]
-    return 2 * x.size * weight.shape[0]
-
-
-def _of_linear_dw(call: Call, result: Any) -> int:
-    dY, x = call.arrays
-    return 2 * dY.size * x.shape[-1]
-
-
-def _of_matmul(call: Call, result: Any) -> int:
-    return 2 * result.size * call.arrays[0].shape[-1]
-
-
-def _of_conv2d(call: Call, result: Any) -> int:
-    x, weight = call.arrays[:2]  # of the result there may be a pooling only
-    stride, padding, dilation, _ = call.static["conv"]
-    height, width = (n + 2 * p for n, p in zip(x.shape[2:], padding, strict=True))
-    spots = convolved((height, width), weight.shape[2:], stride, dilation)
-    return 2 * len(x) * math.prod(spots) * weight.size
-
-
-def _of_conv2d_dx(call: Call, result: Any) -> int:
-    dY, weight = call.arrays
-    return 2 * dY.size * math.prod(weight.shape[1:])
-
-
-def _of_conv2d_dw(call: Call, result: Any) -> int:
-    return 2 * call.arrays[0].size * math.prod(call.static["shape"][1:])
-
-
-_FLOPS: dict[str, Callable[[Call, Any], int]] = {
-    "linear": _of_linear,
-    "linear_dw": _of_linear_dw,
-    "matmul": _of_matmul,
-    "conv2d": _of_conv2d,
-    "conv2d_dx": _of_conv2d_dx,
-    "conv2d_dw": _of_conv2d_dw,
-}

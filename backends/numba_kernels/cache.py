@@ -42,7 +42,8 @@ def compilation() -> dict[str, str]:
         return {}
     missed, hit = _counted("cache_misses"), _counted("cache_hits")
     seconds = f" in {_watch.seconds:.1f} s" if missed else ""
-    return {"compiled": _listed(missed, seconds), "loaded": _listed(hit), "cache": _cache()}
+    found = {"compiled": _listed(missed, seconds), "loaded": _listed(hit), "cache": _cache()}
+    return found if _folder() is None else found | {"cache size": _size()}
 
 
 def guarded(kernel: Any) -> Any:
@@ -122,6 +123,12 @@ def _cache() -> str:
     writable = "" if os.access(folder, os.W_OK) else ", which cannot be written"
     kept = sum(map(_kept, kernels))
     return f"{folder}{writable}: {'warm' if kept else 'cold'}, {_number(kept)}"
+
+
+def _size() -> str:
+    """Of the folder, with what other versions of this package, or other processors, left there."""
+    found = [path.stat().st_size for path in Path(_folder() or "").glob("*.nb[ci]")]
+    return f"{sum(found) / 1e6:.1f} MB in {len(found)} files"
 
 
 def _kept(kernel: Any) -> int:

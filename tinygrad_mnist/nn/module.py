@@ -21,6 +21,7 @@ from tinygrad_mnist.nn.calls import (
     tell_mode,
     tell_of,
 )
+from tinygrad_mnist.nn.summary import summarize, table
 from tinygrad_mnist.tensor import Tensor
 
 Kind = Literal["parameter", "module", "buffer", "temporary buffer"]  # the last is in no state
@@ -463,6 +464,21 @@ class Module:
         return state.load(type(self).__name__, self.state_dict(), state_dict, strict)
 
     # ---- display
+
+    def summary(self, input_shape: Any, *, dtype: Any = None) -> None:
+        """Print a table of the layers, as Keras does, and the totals below.
+
+        ``input_shape`` is without the batch: ``(1, 28, 28)``; a list of shapes for several inputs.
+        ``dtype``: the inputs', one for all or a list; that of the model's floats without. A layer
+        has its path in the model, its class and ``×n`` where it is called n times; the shape of its
+        output, None being the batch; its parameters, "shared" where a line above has them; the
+        multiply-adds of its products and convolutions and the bytes of its output for one sample.
+
+        The model runs in evaluation mode on made-up inputs, and is afterwards as it was, with the
+        random streams. ``nn.summary.summarize`` gives the same as data. TypeError or ValueError for
+        what is no shape; what the model raises of it names the layer.
+        """
+        print(table(summarize(self, input_shape, dtype)))
 
     def extra_repr(self) -> str:
         """What ``repr`` shows between the parentheses of a layer."""
