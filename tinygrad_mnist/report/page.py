@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -21,6 +21,7 @@ GRID = 64  # images shown, 8×8
 WORST = 32
 MOST_WEIGHTS = 64
 UNKNOWN = "–"  # a number that is not there, or not finite
+_FULL_COLOUR = 0.995  # so large a part of the weights is below the limit of the colours
 _SHADES = 0.08, 0.5  # of a cell of the confusion matrix: how opaque the least and the most is
 
 
@@ -94,6 +95,7 @@ def _contents(report: Report) -> dict[str, Any]:
         "epochs": _epochs(history),
         "classes": report.classes,
         "long_names": max(map(len, report.classes), default=0) > 2,
+        "many_classes": len(report.classes) > 10,
         "matrix": _matrix(report, said),
         "per_class": _per_class(report, said),
         "grid": [_digit(report, said, i) for i in range(min(GRID, len(said)))],
@@ -131,22 +133,30 @@ def _facts(history: dict[str, Any], mistakes: int, images: int) -> list[Fact]:
     if history["epochs"]:
         last = history["epochs"][-1]
         facts += [
-            Fact("Test accuracy", _percent(last["test_accuracy"], 2), ""),
-            Fact("Test loss", _number(last["test_loss"]), "mean cross-entropy"),
+            Fact(
+                "Test accuracy",
+                _percent(last["test_accuracy"]),
+                f"in training {_percent(last['train_accuracy'])}",
+            ),
+            Fact(
+                "Test loss",
+                _number(last["test_loss"]),
+                f"in training {_number(last['train_loss'])}",
+            ),
         ]
     if images:
         facts.insert(1, Fact("Mistakes", f"{mistakes:,}", f"of {images:,} test images"))
     if history["epochs"]:
         seconds = math.fsum(epoch["seconds"] for epoch in history["epochs"])
-        facts.append(Fact("Time", f"{seconds:.1f} s", "training and testing"))
+        facts.append(Fact("Time", f"{seconds:,.1f} s", "training and testing"))
     return facts
 
 
-def _number(value: float | None) -> str:
-    return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.4f}"
+def _number(value: float | None, digits: int = 4) -> str:
+    return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-def _percent(value: float | None, digits: int = 1) -> str:
+def _percent(value: float | None, digits: int = 2) -> str:
     return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.{digits}%}"
 
 
@@ -169,13 +179,14 @@ def _curves(history: dict[str, Any]) -> list[Curves]:
         Curves(loss, f"Loss by epoch: {_course(history, 'loss', _number)}", "Loss"),
         Curves(
             accuracy,
-            f"Accuracy by epoch: {_course(history, 'accuracy', lambda v: _percent(v, 2))}",
-            "Accuracy",
+            f"Accuracy by epoch: {_course(history, 'accuracy', _percent)}",
+            "Accuracy, %",
         ),
     ]
 
 
-def _course(history: dict[str, Any], name: str, text: Any) -> str:
+def _course(history: dict[str, Any], name: str, text: Callable[[float | None], str]) -> str:
+    """The first and the last value of training and test, in words."""
     first, last = history["epochs"][0], history["epochs"][-1]
     parts = []
     for which in ("train", "test"):
@@ -202,11 +213,11 @@ def _epochs(history: dict[str, Any]) -> list[EpochRow]:
         EpochRow(
             epoch["epoch"],
             _number(epoch["train_loss"]),
-            _percent(epoch["train_accuracy"], 2),
+            _percent(epoch["train_accuracy"]),
             _number(epoch["test_loss"]),
-            _percent(epoch["test_accuracy"], 2),
+            _percent(epoch["test_accuracy"]),
             f"{epoch['seconds']:.2f} s",
-            epoch["seconds"] / longest if longest else 0.0,
+            round(epoch["seconds"] / longest, 3) if longest else 0.0,
         )
         for epoch in history["epochs"]
     ]
@@ -216,9 +227,9 @@ def _epochs(history: dict[str, Any]) -> list[EpochRow]:
 
 
 class Cell(NamedTuple):
-    """How many images of one class were taken for one; ``opacity`` of its shade."""
+    """``images`` of one class were taken for one; ``opacity`` is of the cell's shade."""
 
-    count: int
+    images: int
     right: bool
     opacity: float
 
@@ -253,9 +264,9 @@ class ClassRow(NamedTuple):
 
     name: str
     images: int
-    right: int
-    accuracy: str
+    missed: int
     part: float
+    accuracy: str
     taken_for: str
 
 
@@ -263,18 +274,18 @@ def _per_class(report: Report, said: npt.NDArray[np.integer[Any]]) -> list[Class
     if not len(said):
         return []
     counts = _counts(report, said)
-    images, right = counts.sum(1), counts.diagonal()
-    missed = 1 - right / np.maximum(images, 1)
-    missed[images == 0] = 0
-    most = missed.max() or 1.0
+    images = counts.sum(1)
+    missed = images - counts.diagonal()
+    shares = missed / np.maximum(images, 1)
+    most = shares.max() or 1.0
     rows = []
     for i, name in enumerate(report.classes):
         others = counts[i] * (np.arange(len(counts)) != i)
         other, times = int(others.argmax()), int(others.max())
-        accuracy = _percent(right[i] / images[i], 2) if images[i] else UNKNOWN
+        accuracy = _percent(1 - shares[i]) if images[i] else UNKNOWN
         taken_for = f"{report.classes[other]} ({times:,}×)" if times else UNKNOWN
-        part = round(float(missed[i] / most), 3)
-        rows.append(ClassRow(name, int(images[i]), int(right[i]), accuracy, part, taken_for))
+        part = round(float(shares[i] / most), 3)
+        rows.append(ClassRow(name, int(images[i]), int(missed[i]), part, accuracy, taken_for))
     return rows
 
 
@@ -292,7 +303,9 @@ class Digit(NamedTuple):
 def _digit(report: Report, said: npt.NDArray[np.integer[Any]], index: int) -> Digit:
     best, label = report.classes[said[index]], report.classes[report.labels[index]]
     wrong = bool(said[index] != report.labels[index])
-    probability = _percent(float(report.probabilities[index, said[index]]))
+    probability = _percent(float(report.probabilities[index, said[index]]), 1).replace(
+        "100.0%", "100%"
+    )
     alt = f"{label} taken for {best}, {probability}" if wrong else f"{label}, {probability}"
     source = pixels.data_uri(pixels.png(report.images[index]))
     return Digit(source, alt, best, probability, label, wrong)
@@ -336,11 +349,13 @@ def _weights(report: Report) -> Weights | None:
     else:
         return None
     finite = np.abs(images[np.isfinite(images)])
-    limit = float(finite.max()) if finite.any() else 1.0
+    # A few large weights would leave all others pale.
+    limit = float(np.quantile(finite, _FULL_COLOUR)) if finite.size else 0.0
+    limit = limit or 1.0
     pictures = [
         Weight(
             pixels.data_uri(pixels.png(pixels.diverging(image, limit))),
-            f"{kind} {number}: weights from {image.min():.2f} to {image.max():.2f}",
+            f"{kind} {number}: weights from {_number(image.min(), 2)} to {_number(image.max(), 2)}",
         )
         for number, image in enumerate(images[:MOST_WEIGHTS], 1)
     ]
@@ -355,10 +370,10 @@ def _css(colour: tuple[int, int, int]) -> str:
 
 
 class ProfileRow(NamedTuple):
-    """A line of the profile: the texts of its cells, and its share of the time."""
+    """A line of the profile: the texts of its cells; ``part`` is its time by the longest."""
 
     texts: list[str]
-    share: float
+    part: float
 
 
 class Profile(NamedTuple):
@@ -374,11 +389,12 @@ def _profile(rows: Sequence[profiler.Row] | None) -> Profile | None:
     if not rows:
         return None
     titles, *texts = profiler.cells(rows)
-    shares = [round(min(max(row.share, 0.0), 1.0), 4) for row in rows]
+    longest = max(row.seconds for row in rows) or 1.0
+    parts = [round(max(row.seconds, 0.0) / longest, 3) for row in rows]
     return Profile(
         titles,
         profiler.WORDS,
-        [ProfileRow(*pair) for pair in zip(texts, shares, strict=True)],
+        [ProfileRow(*pair) for pair in zip(texts, parts, strict=True)],
         f"{math.fsum(row.seconds for row in rows) * 1e3:.2f}",
     )
 
