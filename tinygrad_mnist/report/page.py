@@ -87,10 +87,11 @@ def _contents(report: Report) -> dict[str, Any]:
     """Every name that the template uses."""
     history = report.history
     said = report.probabilities.argmax(1)
+    mistakes = int((said != report.labels).sum())
     return {
-        "title": "{model} on {dataset}".format(**history),
+        "title": f"{history['model']} on {history['dataset']}",
         "subtitle": _subtitle(history),
-        "facts": _facts(history, int((said != report.labels).sum()), len(said)),
+        "facts": _facts(history, mistakes, len(said)),
         "curves": _curves(history),
         "epochs": _epochs(history),
         "classes": report.classes,
@@ -100,7 +101,7 @@ def _contents(report: Report) -> dict[str, Any]:
         "per_class": _per_class(report, said),
         "grid": [_digit(report, said, i) for i in range(min(GRID, len(said)))],
         "worst": [_digit(report, said, i) for i in _worst(report, said)],
-        "mistakes": int((said != report.labels).sum()),
+        "mistakes": mistakes,
         "weights": _weights(report),
         "below": _css(pixels.BELOW),
         "zero": _css(pixels.ZERO),
@@ -123,9 +124,8 @@ class Fact(NamedTuple):
 
 def _subtitle(history: dict[str, Any]) -> str:
     epochs = len(history["epochs"])
-    return "{} epoch{}, backend {backend}, seed {seed}".format(
-        epochs, "" if epochs == 1 else "s", **history
-    )
+    many = "" if epochs == 1 else "s"
+    return f"{epochs} epoch{many}, backend {history['backend']}, seed {history['seed']}"
 
 
 def _facts(history: dict[str, Any], mistakes: int, images: int) -> list[Fact]:
@@ -303,9 +303,8 @@ class Digit(NamedTuple):
 def _digit(report: Report, said: npt.NDArray[np.integer[Any]], index: int) -> Digit:
     best, label = report.classes[said[index]], report.classes[report.labels[index]]
     wrong = bool(said[index] != report.labels[index])
-    probability = _percent(float(report.probabilities[index, said[index]]), 1).replace(
-        "100.0%", "100%"
-    )
+    probability = _percent(float(report.probabilities[index, said[index]]), 1)
+    probability = probability.replace("100.0%", "100%")  # fits below a digit on a phone
     alt = f"{label} taken for {best}, {probability}" if wrong else f"{label}, {probability}"
     source = pixels.data_uri(pixels.png(report.images[index]))
     return Digit(source, alt, best, probability, label, wrong)
