@@ -43,3 +43,9 @@ def test_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine.Path, "read_text", refuse)
     monkeypatch.setattr(platform, "processor", lambda: "")
     assert machine.processor() == platform.machine()
+
+
+def test_versions_by_title() -> None:
+    assert machine.versions() == {"Python": platform.python_version()}
+    found = machine.versions("numpy", "pytest")
+    assert found == machine.versions() | {"NumPy": np.__version__, "pytest": pytest.__version__}

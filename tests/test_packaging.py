@@ -27,10 +27,11 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 OPTIONAL = ("numba", "safetensors", "tqdm", "pooch", "matplotlib", "PIL", "requests", "scipy")
+OPTIONAL += ("jinja2",)
 TIMEOUT = 300
 
 DEPENDENCIES = {"numpy", "numba", "llvmlite", "scipy", "threadpoolctl"}
-DEPENDENCIES |= {"safetensors", "tqdm", "pooch", "matplotlib", "Pillow"}
+DEPENDENCIES |= {"safetensors", "tqdm", "pooch", "matplotlib", "Pillow", "Jinja2", "filelock"}
 if platform.machine() in ("x86_64", "AMD64"):
     DEPENDENCIES |= {"tbb"}
 EXTRAS = {
@@ -201,7 +202,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path, checkout: Pat
     assert {name for name in code if name.endswith(".py")} == sources(checkout)
     assert "tinygrad_mnist/backends/numba_kernels/compile.py" in code
     others = {name for name in code if not name.endswith(".py")}
-    assert others == {"tinygrad_mnist/py.typed"}
+    assert others == {"tinygrad_mnist/py.typed", "tinygrad_mnist/report/page.html"}
     assert any(name.endswith("/LICENSE") for name in names - code)
 
 

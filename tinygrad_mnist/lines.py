@@ -54,9 +54,12 @@ def users_line() -> Line:
         if loop is None and frame.f_code.co_filename.startswith(_LOOP):
             loop = frame
         if loop is not None and frame.f_code.co_filename == _COMMANDS:
-            frame = loop
-            break
+            return _line_of(loop)
         frame = frame.f_back
+    return _line_of(frame)
+
+
+def _line_of(frame: FrameType) -> Line:
     return Line(frame.f_code.co_filename, frame.f_lineno)
 
 

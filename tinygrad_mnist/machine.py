@@ -30,11 +30,19 @@ def described(*packages: str) -> str:
         f"{cores()} cores",
         platform.system(),
         date.today().isoformat(),
-        f"Python {platform.python_version()}",
-        *(f"{TITLES.get(name, name)} {importlib.metadata.version(name)}" for name in packages),
+        *(f"{title} {version}" for title, version in versions(*packages).items()),
     ]
     steering = [f"{name}={value}" for name, value in config.beginning_with(STEERING).items()]
     return ", ".join(parts) + (f"; with {' '.join(steering)}" if steering else "")
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The versions of Python and of installed ``packages``, by their titles.
+
+    importlib.metadata.PackageNotFoundError for one that is not installed.
+    """
+    found = {TITLES.get(name, name): importlib.metadata.version(name) for name in packages}
+    return {"Python": platform.python_version(), **found}
 
 
 def cores() -> int:

@@ -283,22 +283,27 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     ),
     "shapes": lambda row: row.shapes,
 }
-_WORDS = ("kernel", "phase", "run", "shapes")  # these columns begin at the left
+WORDS = ("kernel", "phase", "run", "shapes")  # these columns begin at the left
 
 
-def _table(rows: Sequence[Row]) -> str:
-    """Lines of columns under a heading; columns that nobody needs are left out."""
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    """The table's texts, the titles first; columns that nobody needs are left out."""
     titles = list(_COLUMNS)
     if not any(row.replayed for row in rows):
         titles.remove("run")
     if not any(row.shapes for row in rows):
         titles.remove("shapes")
-    cells = [titles] + [[_COLUMNS[title](row) for title in titles] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [titles] + [[_COLUMNS[title](row) for title in titles] for row in rows]
+
+
+def _table(rows: Sequence[Row]) -> str:
+    """Lines of columns under a heading."""
+    texts = cells(rows)
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     lines = []
-    for line in cells:
-        columns = zip(titles, line, widths, strict=True)
-        padded = [c.ljust(w) if title in _WORDS else c.rjust(w) for title, c, w in columns]
+    for line in texts:
+        columns = zip(texts[0], line, widths, strict=True)
+        padded = [c.ljust(w) if title in WORDS else c.rjust(w) for title, c, w in columns]
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
 
