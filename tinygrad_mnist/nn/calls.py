@@ -113,8 +113,8 @@ def _after(hook: Hook, module: Module, args: Any, kwargs: dict[str, Any], result
 
 
 class _Told(threading.local):
-    """Of which modules the observers of this thread were told in the calls at work; the innermost
-    of these.
+    """Of which modules the observers of this thread were told in the calls at work, and the layer
+    whose call is the innermost.
     """
 
     observers: tuple[Observer, ...] = ()
