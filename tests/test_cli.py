@@ -26,7 +26,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import tinygrad_mnist
-from tinygrad_mnist import Tensor, cli, models, nn, training
+from tinygrad_mnist import Tensor, cli, models, nn, runs, training
 from tinygrad_mnist.backend import use_backend
 from tinygrad_mnist.training import ModelInfo
 from tinygrad_mnist.utils.data.idx import idx_header
@@ -39,7 +39,7 @@ EPOCH = re.compile(
     r"test loss \d+\.\d{4} accuracy \d+\.\d\d%, \d+\.\d s"
 )
 MODEL = "model.safetensors"
-FILES = ["checkpoints", "curves.png", "history.json", MODEL]
+FILES = ["checkpoints", "curves.png", "history.json", MODEL, "report.html"]
 STOPPED = r"interrupted after step (\d+) of epoch (\d+); the same with --resume goes on"
 # What a folder of files other than the published ones brings on the error stream
 NOTE = "tinygrad_mnist: "
@@ -286,14 +286,15 @@ def test_no_jit_runs_the_python_code_of_every_step(
         return Counter(calls), capsys.readouterr().out.splitlines()[-1]
 
     monkeypatch.setattr(nn.Sequential, "forward", noted)
-    monkeypatch.setattr(cli, "EVALUATION_BATCH", 20)
+    monkeypatch.setattr(runs, "EVALUATION_BATCH", 20)
     train = ("train", "--model", "mlp", "--batch-size", 100, "--epochs", 2, "--out", tmp_path)
     evaluate = ("evaluate", tmp_path / MODEL)
+    profiled = 1 + runs.PROFILED  # for the report
     with use_backend("numpy"):
         accuracies = set()
         for jit, expected in (
-            ((), ({"train": 2, "test": 2}, {"test": 2})),
-            (("--no-jit",), ({"train": 12, "test": 10}, {"test": 5})),
+            ((), ({"train": 2 + profiled, "test": 2}, {"test": 2})),
+            (("--no-jit",), ({"train": 12 + profiled, "test": 10}, {"test": 5})),
         ):
             for command, count in zip((train, evaluate), expected, strict=True):
                 found, last = main(*command, *jit)

@@ -16,7 +16,7 @@ from test_cli import MODULE, ROOT, TIMEOUT, environment
 from test_datasets import write
 from test_packaging import DEPENDENCIES
 
-from tinygrad_mnist import backend, cli, config, doctor
+from tinygrad_mnist import backend, cli, config, doctor, runs
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
 from tinygrad_mnist.doctor import HINT, OK, WRONG, Finding
 from tinygrad_mnist.utils.data import fetch, sources
@@ -263,7 +263,7 @@ def test_an_output_folder_that_cannot_be_written(
     found = wrong(doctor._out(str(file / "out"), ()))
     assert (found.mend, found.stops) == ("name another --out, which you can write", True)
     (data / "model.safetensors").mkdir()
-    found = wrong(doctor._out(str(data), cli.FILES))
+    found = wrong(doctor._out(str(data), runs.FILES))
     assert (found.mend, found.stops) == ("remove it or name another --out", True)
     monkeypatch.setattr(doctor, "SPACE", 1e30)
     found = wrong(doctor._out(str(data), ()))

@@ -43,7 +43,7 @@ LAYERS: list[set[str]] = [
     {"models", "profiler", "serialization"},
     {"__init__"},  # what the package itself offers: from tinygrad_mnist import __version__
     {"training", "report"},
-    {"command"},
+    {"command", "runs"},
     {"doctor"},
     {"cli"},
     {"__main__"},

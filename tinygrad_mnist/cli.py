@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
+import shlex
 import sys
 import textwrap
-import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinygrad_mnist import __version__, config, doctor, models, nn, optim, training
+from tinygrad_mnist import __version__, config, doctor, models, nn, runs, training
 from tinygrad_mnist.autograd.graph import no_grad
 from tinygrad_mnist.backend import BackendError, current, resolve, statuses
 from tinygrad_mnist.command import (
@@ -32,28 +30,11 @@ from tinygrad_mnist.command import (
     stoppable,
     writable_folder,
 )
-from tinygrad_mnist.random import manual_seed
-from tinygrad_mnist.report import plot_history
-from tinygrad_mnist.training import (
-    Checkpoints,
-    Epoch,
-    History,
-    ModelFileError,
-    ModelInfo,
-    Training,
-)
-from tinygrad_mnist.training.checkpoints import Checkpoint
+from tinygrad_mnist.training import Checkpoints, ModelFileError, ModelInfo
 from tinygrad_mnist.utils.data import DataLoader, ImageDataset, datasets
 from tinygrad_mnist.utils.data.images import ImageError, read_digit
-from tinygrad_mnist.utils.files import remove_unfinished, write_whole
 
-EVALUATION_BATCH = 500
 OPTIMIZERS = ("adam", "sgd")
-PICTURES = ("curves.png",)
-FILES = ("model.safetensors", "history.json", *PICTURES)  # what train writes
-CHECKPOINTS = "checkpoints"
-# What a training that is resumed must have in common with its checkpoint, as options.
-SETTINGS = ("model", "dataset", "epochs", "batch_size", "lr", "optimizer", "seed")
 # The arguments of the models that the images and their labels decide.
 INPUTS, OUTPUTS = ("channels", "features"), ("classes",)
 
@@ -92,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def job() -> int:
         arguments = _parser().parse_args(argv)
+        arguments.line = shlex.join(["python", "-m", "tinygrad_mnist", *(argv or sys.argv[1:])])
         choose_backend(arguments)
         return int(arguments.run(arguments))
 
@@ -101,164 +83,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 # ---- the commands
 
 
-@dataclass
-class _Output:
-    """What a training leaves in its folder: written anew after each epoch."""
-
-    folder: Path
-    checkpoints: Checkpoints
-    training: Training
-    info: ModelInfo
-    settings: dict[str, Any]
-    about: dict[str, Any]
-
-    def after_epoch(self, epoch: Epoch, history: History) -> None:
-        for name in PICTURES:
-            (self.folder / name).unlink(missing_ok=True)  # those of an earlier training
-        training.save_model(self.folder / "model.safetensors", self.training.model, self.info)
-        text = json.dumps(history.as_dict(**self.about), indent=1)
-        write_whole(self.folder / "history.json", text.encode())
-        self.save()  # the last, so that whoever goes on from it has the others
-        print(_epoch_line(epoch, self.training.epochs), flush=True)
-
-    def save(self) -> None:
-        state = self.training.state_dict()
-        self.checkpoints.save(self.training.steps, self.settings, state)
-
-    def stopped(self) -> str:
-        """Save where the training stands; the line that says so."""
-        if not self.training.steps:
-            return "interrupted before the first step; nothing was written"
-        self.save()
-        epoch = len(self.training.history.epochs) + 1
-        step = self.training.steps - (epoch - 1) * len(self.training.train)
-        return f"interrupted after step {step} of epoch {epoch}; the same with --resume goes on"
-
-
 def train(arguments: argparse.Namespace) -> int:
-    """Train a model and write it, its history, its curves and a report to ``--out``."""
+    """Train a model and write it, its history, pictures and a report to ``--out``."""
     current()  # a backend that cannot be had is told of first
-    with writable_folder(arguments.out, FILES) as out:
-        checkpoints = Checkpoints(out / CHECKPOINTS)
+    with writable_folder(arguments.out, runs.FILES) as out:
+        checkpoints = Checkpoints(out / runs.CHECKPOINTS)
         with checkpoints.reserved():
-            for name in FILES:
-                remove_unfinished(out, name)
             return _train_into(out, checkpoints, arguments)
 
 
 def _train_into(out: Path, checkpoints: Checkpoints, arguments: argparse.Namespace) -> int:
+    given = {name: getattr(arguments, name) for name in runs.OPTIONS}
+    given = {name: value for name, value in given.items() if value is not None}
     found = checkpoints.newest(print) if arguments.resume else None
-    settings = _settings(arguments, found)
-    if found is not None and _is_finished(out, found, settings):
-        print(f"the training in {out} is finished: all {settings['epochs']} epochs are done")
-        print(f"test accuracy: {found.state['epochs'][-1]['test_accuracy']:.2%}")
+    settings = runs.chosen(given, found)
+    if found is not None and runs.is_finished(out, found, settings):
+        done = found.state["epochs"]
+        print(f"the training in {out} is finished: {len(done)} of {settings['epochs']} epochs")
+        print(f"test accuracy: {done[-1]['test_accuracy']:.2%}")
         return 0
-    output = _prepared(out, checkpoints, settings, arguments)
+    run = runs.prepared(out, checkpoints, settings, arguments.data, arguments.jit)
     if found is not None:
-        _go_on(output, found)
+        print("\n".join(run.go_on(found)))
     elif arguments.resume:
         print(f"nothing to resume in {out}: training from the beginning")
-    run = output.training
-    print(_first_line_of(run, settings, output.about), flush=True)
+    print(run.first_line(), flush=True)
     with stoppable() as stopped_by:
-        run.run(output.after_epoch, stopped_by)
+        history = run.training.run(run.after_epoch, stopped_by)
         if number := stopped_by():
-            print(output.stopped(), file=sys.stderr)
+            print(run.stopped(), file=sys.stderr)
             return 128 + number
-    plot_history(run.history.as_dict(**output.about), out / "curves.png")
-    print(f"wrote {', '.join(FILES[:-1])} and {FILES[-1]} to {out}")
-    print(f"test accuracy: {run.history.epochs[-1].test_accuracy:.2%}")
+    run.draw(arguments.line)
+    print(f"wrote {', '.join(runs.FILES[:-1])} and {runs.FILES[-1]} to {out}")
+    print(f"test accuracy: {history.epochs[-1].test_accuracy:.2%}")
     return 0
-
-
-def _settings(arguments: argparse.Namespace, found: Checkpoint | None) -> dict[str, Any]:
-    """What is trained, and how: as given, else as in the checkpoint, else by the recipe.
-
-    ModelFileError where the checkpoint is of something else than what was given.
-    """
-    given = {name: getattr(arguments, name) for name in SETTINGS}
-    given = {name: value for name, value in given.items() if value is not None}
-    if found is None:
-        model = given.get("model", "cnn")
-        recipe = models.RECIPES[model]
-        usual = {"model": model, "dataset": "mnist", "optimizer": "adam", "seed": 0}
-        usual |= {name: getattr(recipe, name) for name in ("epochs", "batch_size", "lr")}
-        return {**usual, **given}
-    stored = found.settings
-    if stored.get("model") not in models.RECIPES:
-        raise ModelFileError(
-            f"{found.path} is of the model {stored.get('model')!r}, expected one of "
-            f"{', '.join(models.RECIPES)}"
-        )
-    free = () if models.RECIPES[stored["model"]].one_cycle else ("epochs",)
-    for name, value in given.items():
-        if name not in free and stored[name] != value:
-            option = f"--{name.replace('_', '-')}"
-            raise ModelFileError(
-                f"{found.path} is of a training with {option} {stored[name]}, not {value}; "
-                f"leave {option} out to go on with it, or name another --out"
-            )
-    return {**stored, **{name: given[name] for name in free if name in given}}
-
-
-def _is_finished(out: Path, found: Checkpoint, settings: dict[str, Any]) -> bool:
-    done = len(found.state["epochs"]) >= settings["epochs"]
-    return done and all((out / name).exists() for name in FILES)
-
-
-def _prepared(
-    out: Path, checkpoints: Checkpoints, settings: dict[str, Any], arguments: argparse.Namespace
-) -> _Output:
-    """A training from its beginning."""
-    recipe = models.RECIPES[settings["model"]]
-    manual_seed(settings["seed"])
-    train_set, test_set = datasets.load(settings["dataset"], arguments.data)
-    batches = DataLoader(train_set, settings["batch_size"], shuffle=True)
-    model = models.ARCHITECTURES[settings["model"]](**recipe.arguments)
-    optimizer = models.make_optimizer(settings["optimizer"], model, settings["lr"])
-    epochs = settings["epochs"]
-    scheduler = _schedule(recipe, optimizer, settings["lr"], epochs * len(batches))
-    test = DataLoader(test_set, EVALUATION_BATCH)
-    made = Training(model, optimizer, batches, test, epochs, scheduler, arguments.jit)
-    info = ModelInfo(
-        settings["model"], recipe.arguments, settings["dataset"], train_set.mean, train_set.std
-    )
-    names = ("model", "dataset", "seed", "batch_size", "optimizer", "lr")
-    about = {name: settings[name] for name in names}
-    about |= {"backend": current().name, "jit": arguments.jit}
-    data = f"{len(train_set)} images, labels {zlib.crc32(train_set.labels.tobytes()):08x}"
-    settings = {**settings, "data": data, "backend": current().name, "jit": arguments.jit}
-    return _Output(out, checkpoints, made, info, settings, about)
-
-
-def _go_on(output: _Output, found: Checkpoint) -> None:
-    """Load the checkpoint. ModelFileError where it is of other data or does not fit."""
-    stored, now = found.settings, output.settings
-    if stored.get("data") != now["data"]:
-        raise ModelFileError(
-            f"{found.path} is of a training on {stored.get('data')}, and there are {now['data']}; "
-            "give the same --data"
-        )
-    try:
-        output.training.load_state_dict(found.state)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelFileError(f"{found.path} does not fit: {error}") from error
-    for name in ("backend", "jit"):
-        if stored[name] != now[name]:
-            print(
-                f"it began with {name} {stored[name]} and goes on with {now[name]}: the numbers "
-                "will be those of neither to the last digit"
-            )
-    print(f"resuming {found.path}: {output.training.steps} steps are done")
-
-
-def _first_line_of(run: Training, settings: dict[str, Any], about: dict[str, Any]) -> str:
-    epochs = settings["epochs"]
-    return (
-        f"training {settings['model']} on {settings['dataset']}: {len(run.train.dataset)} images, "
-        f"{epochs} epoch{'s' if epochs > 1 else ''} of {len(run.train)} batches, "
-        f"backend {about['backend']}, seed {settings['seed']}"
-    )
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -272,7 +130,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         )
     _, test_set = datasets.load(dataset, arguments.data)
     test_set.mean, test_set.std = info.mean, info.std
-    batches = DataLoader(test_set, EVALUATION_BATCH)
+    batches = DataLoader(test_set, runs.EVALUATION_BATCH)
     loss, accuracy = training.evaluate(model, batches, arguments.jit)
     print(f"test loss: {loss:.4f}")
     print(f"test accuracy: {accuracy:.2%}")
@@ -339,20 +197,22 @@ def warmup(arguments: argparse.Namespace) -> int:
 
 def examine(arguments: argparse.Namespace) -> int:
     """Say what is wrong here, and how to mend it; fails where ``train`` could not run."""
-    return doctor.examine(arguments.data, arguments.out, FILES)
+    return doctor.examine(arguments.data, arguments.out, runs.FILES)
 
 
 def _rehearse(name: str, optimizer_name: str) -> None:
     """A few steps of a training on made-up images, its evaluation, and a prediction."""
     recipe = models.RECIPES[name]
     # Two full batches and the least: those between take the kernels of one or the other.
-    train_set, test_set = (_noise(2 * size + 1) for size in (recipe.batch_size, EVALUATION_BATCH))
+    train_set, test_set = (
+        _noise(2 * size + 1) for size in (recipe.batch_size, runs.EVALUATION_BATCH)
+    )
     batches = DataLoader(train_set, recipe.batch_size, shuffle=True)
     model = models.ARCHITECTURES[name](**recipe.arguments)
     optimizer = models.make_optimizer(optimizer_name, model, recipe.lr)
     epochs = 2  # a step is recorded at its second call, that of the last batch in the second epoch
-    scheduler = _schedule(recipe, optimizer, recipe.lr, epochs * len(batches))
-    test = DataLoader(test_set, EVALUATION_BATCH)
+    scheduler = runs.schedule(recipe, optimizer, recipe.lr, epochs * len(batches))
+    test = DataLoader(test_set, runs.EVALUATION_BATCH)
     training.fit(model, optimizer, batches, test, epochs, scheduler)
     _chances(model.eval(), _noise(1))
 
@@ -365,14 +225,6 @@ def _noise(count: int) -> ImageDataset:
 
 
 # ---- what they share
-
-
-def _schedule(
-    recipe: models.Recipe, optimizer: optim.Optimizer, lr: float, steps: int
-) -> optim.lr_scheduler.OneCycleLR | None:
-    if not recipe.one_cycle:
-        return None
-    return optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.25)
 
 
 def _chances(model: nn.Module, picture: ImageDataset) -> np.ndarray:
@@ -403,15 +255,6 @@ def _fitting_model(path: str, names: Sequence[str]) -> tuple[nn.Module, ModelInf
             f"needed: {needed}; give a model.safetensors that 'train' wrote"
         )
     return model, info
-
-
-def _epoch_line(epoch: Epoch, epochs: int) -> str:
-    return (
-        f"epoch {epoch.epoch}/{epochs}: "
-        f"train loss {epoch.train_loss:.4f} accuracy {epoch.train_accuracy:.2%}, "
-        f"test loss {epoch.test_loss:.4f} accuracy {epoch.test_accuracy:.2%}, "
-        f"{epoch.seconds:.1f} s"
-    )
 
 
 # ---- arguments

@@ -33,8 +33,8 @@ class Report:
     listed. ``weight`` is the first layer's: (out, 1, h, w) of a convolution, or (out, H·W) of a
     linear layer; another one is not shown. ``images`` (N, H, W) uint8 are those of the test,
     ``labels`` (N,) their classes, ``probabilities`` (N, classes) what the trained model gives
-    them, and ``classes`` the names. ``rows`` are the profile of one training step. ``about`` is
-    listed as it is: the command line, versions, the machine.
+    them, and ``classes`` the names. ``rows`` are the profile of ``steps`` training steps. ``about``
+    is listed as it is: the command line, versions, the machine.
 
     ValueError where images, labels, probabilities and classes do not fit each other.
     """
@@ -47,6 +47,7 @@ class Report:
     classes: tuple[str, ...]
     rows: Sequence[profiler.Row] | None
     about: Mapping[str, str]
+    steps: int = 1
 
     def __post_init__(self) -> None:
         count, names = len(self.images), len(self.classes)
@@ -70,7 +71,8 @@ def write_report(path: str | Path, report: Report) -> None:
     A section whose data are missing is left out, and a number that is not finite is a dash.
     Replaces what is at ``path``, in one go. OSError where it cannot be written.
     """
-    write_whole(path, _render(_contents(report)).encode())
+    page = _render(_contents(report))
+    write_whole(path, page.encode(errors="backslashreplace"))  # names of files may be no text
 
 
 def _render(contents: dict[str, Any]) -> str:
@@ -106,7 +108,7 @@ def _contents(report: Report) -> dict[str, Any]:
         "below": _css(pixels.BELOW),
         "zero": _css(pixels.ZERO),
         "above": _css(pixels.ABOVE),
-        "profile": _profile(report.rows),
+        "profile": _profile(report.rows, report.steps),
         "about": _about(report),
     }
 
@@ -376,15 +378,16 @@ class ProfileRow(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """The kernels of a training step; ``words`` are the columns of text, not of numbers."""
+    """The kernels of training steps; ``words`` are the columns of text, not of numbers."""
 
     titles: list[str]
     words: Sequence[str]
     rows: list[ProfileRow]
-    milliseconds: str
+    steps: int
+    milliseconds: str  # of a step
 
 
-def _profile(rows: Sequence[profiler.Row] | None) -> Profile | None:
+def _profile(rows: Sequence[profiler.Row] | None, steps: int) -> Profile | None:
     if not rows:
         return None
     titles, *texts = profiler.cells(rows)
@@ -394,7 +397,8 @@ def _profile(rows: Sequence[profiler.Row] | None) -> Profile | None:
         titles,
         profiler.WORDS,
         [ProfileRow(*pair) for pair in zip(texts, parts, strict=True)],
-        f"{math.fsum(row.seconds for row in rows) * 1e3:.2f}",
+        steps,
+        f"{math.fsum(row.seconds for row in rows) / steps * 1e3:.2f}",
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tinygrad_mnist import nn, optim, random
+from tinygrad_mnist import nn, optim, profiler, random
 from tinygrad_mnist.anomaly import detect_anomaly
 from tinygrad_mnist.tensor import Tensor
 from tinygrad_mnist.training.steps import (
@@ -135,6 +135,23 @@ class Training:
     def evaluate(self) -> Evaluation:
         """Test the model as it is."""
         return evaluated(self.model, self.test, self._test_step)
+
+    def profile(self, steps: int = 10) -> list[profiler.Row]:
+        """Where so many training steps spend their time, run by Python kernel after kernel.
+
+        They are of the first batch of an epoch, and what they change is put back.
+        """
+        snapshot, streams = self._snapshot(), self._streams()
+        step = train_step(self.model, self.optimizer, None)  # a schedule may have ended
+        self.model.train()
+        x, y = next(iter(self.train))
+        step(x, y)
+        with profiler.profile() as profile:
+            for _ in range(steps):
+                step(x, y)
+        snapshot.put_back()
+        self._set_streams(streams)
+        return profile.rows()
 
     def state_dict(self) -> dict[str, Any]:
         """The states of its parts, of the random streams, and where it is; ``tg.save`` takes it."""

@@ -161,3 +161,10 @@ class KMNIST(MNIST):
 
     name = "kmnist"
     classes: ClassVar[list[str]] = ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"]
+
+
+def class_names(name: str) -> tuple[str, ...]:
+    """What the labels of "mnist", "fashion" or "kmnist" stand for; of MNIST, the digits."""
+    if name == "mnist":
+        return tuple("0123456789")
+    return tuple({"fashion": FashionMNIST, "kmnist": KMNIST}[name].classes)
