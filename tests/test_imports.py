@@ -41,7 +41,7 @@ LAYERS: list[set[str]] = [
     {"nn", "optim", "utils", "machine"},
     {"models", "profiler"},
     {"__init__"},  # what the package itself offers: from tinygrad_mnist import __version__
-    {"training", "report"},
+    {"training", "report", "verification"},
     {"command"},
     {"cli"},
     {"__main__"},
