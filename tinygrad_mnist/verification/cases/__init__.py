@@ -33,17 +33,18 @@ from tinygrad_mnist.verification.cases.draws import Row as Row
 from tinygrad_mnist.verification.cases.draws import several as several
 from tinygrad_mnist.verification.cases.networks import splitmix64 as splitmix64
 
-ROWS = [
-    *pointwise.ROWS,
-    *shapes.ROWS,
-    *reductions.ROWS,
-    *indexing.ROWS,
-    *products.ROWS,
-    *images.ROWS,
-    *networks.ROWS,
-    *activations.ROWS,
-    *losses.ROWS,
-]
+BY_FAMILY: dict[str, list[Row]] = {
+    "pointwise": pointwise.ROWS,
+    "shapes": shapes.ROWS,
+    "reductions": reductions.ROWS,
+    "indexing": indexing.ROWS,
+    "products": products.ROWS,
+    "images": images.ROWS,
+    "networks": networks.ROWS,
+    "activations": activations.ROWS,
+    "losses": losses.ROWS,
+}
+ROWS = [row for rows in BY_FAMILY.values() for row in rows]
 
 
 def cases_of(row: Row) -> list[Case]:
