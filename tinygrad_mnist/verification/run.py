@@ -110,4 +110,4 @@ def _line(cells: Sequence[str], columns: Sequence[Column]) -> str:
     name, column, *numbers, verdict, worst = cells
     width = max(len(str(each)) for each in columns)
     figures = "".join(f"{each:>11}" for each in numbers)
-    return f"{name:<12}{column:<{width}}{figures}  {verdict:<4}  {worst}".rstrip()
+    return f"{name:<13}{column:<{width}}{figures}  {verdict:<4}  {worst}".rstrip()
