@@ -79,8 +79,9 @@ class Outcome:
         if share > self.share:
             self.share, self.worst = share, what if op == self.name else op
         if share > 1:
-            apart = f"{found.ulps:,.0f} ulps" if np.isfinite(found.ulps) else "no rounding"
-            self.failures.setdefault(op, f"{case}: {what} is {found.numbers} on numpy ({apart})")
+            apart = f"{found.ulps:,.0f} units apart, at most {self.tolerances[kind]:,.0f}"
+            apart = apart if np.isfinite(found.ulps) else "no rounding explains it"
+            self.failures.setdefault(op, f"{case}: {what} is {found.numbers} on numpy; {apart}")
 
     def fail(self, op: str, case: str, error: Exception) -> None:
         """Count a case that raised."""

@@ -56,9 +56,7 @@ def verify(backends: Sequence[Backend], names: Sequence[str], progress: Progress
     print()
     total = f"{sum(outcome.compared for outcome in found):,} comparisons with numpy"
     if failed:
-        print(
-            f"fail: {total}, {len(failed)} of {len(found)} rows have differences beyond tolerance"
-        )
+        print(f"fail: {total}, {len(failed)} of {len(found)} lines of the table failed")
         return FAILED
     print(f"pass: {total}, all within tolerance")
     return 0
