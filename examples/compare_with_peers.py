@@ -23,10 +23,10 @@ import sys
 
 import numpy as np
 from peers.worker import FLOOR, OURS, work
-from peers.workloads import STEPS
 
 from tinygrad_mnist.command import count, finish
 from tinygrad_mnist.machine import described
+from tinygrad_mnist.verification.steps import STEPS
 
 PEERS = {"torch": "torch", "compile": "torch", "jax": "jax", "keras": "keras"}  # and its package
 # torch.compile is asked for by name: it needs a C++ compiler, and minutes.

@@ -10,13 +10,13 @@ from typing import Any
 
 import parity
 import pytest
-from cases import ROWS
 from strict_backend import StrictBackend
 
 from tinygrad_mnist import config
 from tinygrad_mnist.backend import BackendError, registered, resolve
 from tinygrad_mnist.kernels import Backend
 from tinygrad_mnist.machine import described
+from tinygrad_mnist.verification.cases import ROWS
 
 NAMES = list(dict.fromkeys(["numpy", "numba", "cupy", *registered(), "strict"]))
 BACKENDS = [pytest.param(n, marks=pytest.mark.gpu if n == "cupy" else ()) for n in NAMES]

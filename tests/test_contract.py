@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import DIRECT, ROWS, array_on, cases_of, several, splitmix64, tensors
 
 from tinygrad_mnist.autograd.backward import grad
 from tinygrad_mnist.backend import resolve
@@ -23,6 +22,15 @@ from tinygrad_mnist.dispatch import Call, Observer, call, observe
 from tinygrad_mnist.kernels import Backend
 from tinygrad_mnist.kernels.base import Base
 from tinygrad_mnist.tensor import Tensor
+from tinygrad_mnist.verification.cases import (
+    DIRECT,
+    ROWS,
+    array_on,
+    cases_of,
+    several,
+    splitmix64,
+    tensors,
+)
 
 PER_KERNEL = 60  # calls kept of each kernel; more add time and nothing else
 
@@ -160,7 +168,7 @@ def described(c: Call) -> str:
 
 def test_every_kernel_is_reached(backend: Backend) -> None:
     missing = {name for name in kernel_names() if not collected(backend)[name]}
-    assert not missing, f"no case in tests/cases.py reaches {sorted(missing)}"
+    assert not missing, f"no case in verification/cases reaches {sorted(missing)}"
 
 
 @kernels(PLAIN)

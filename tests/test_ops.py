@@ -9,17 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import (
-    DIRECT,
-    ROWS,
-    Case,
-    Row,
-    array_on,
-    cases_of,
-    differentiable,
-    several,
-    tensors,
-)
 from strict_backend import StrictArray, StrictBackend, Sync, transfers
 
 import tinygrad_mnist as tg
@@ -35,6 +24,17 @@ from tinygrad_mnist.nn import functional as F
 from tinygrad_mnist.ops import networks, products
 from tinygrad_mnist.tensor import Tensor
 from tinygrad_mnist.testing import gradcheck, gradgradcheck
+from tinygrad_mnist.verification.cases import (
+    DIRECT,
+    ROWS,
+    Case,
+    Row,
+    array_on,
+    cases_of,
+    differentiable,
+    several,
+    tensors,
+)
 
 Drawn = Counter[tuple[str, str, str]]
 
@@ -95,7 +95,7 @@ def described(row: Row, found: Case) -> str:
 def test_every_op_has_a_row() -> None:
     covered = {kernel for row in ROWS for kernel in row.kernels}
     missing = {op.kernel for op in DEFINED} - covered
-    assert not missing, f"no row in tests/cases.py names the kernels {sorted(missing)}"
+    assert not missing, f"no row in verification/cases names the kernels {sorted(missing)}"
 
 
 def test_every_public_op_has_a_row() -> None:
@@ -104,7 +104,7 @@ def test_every_public_op_has_a_row() -> None:
     public = {**public_functions(Tensor), **public_functions(functions), **public_functions(F)}
     missing = {name for name, f in public.items() if f.__name__ not in named} - NOT_OPS
     missing = {name for name in missing if not name.endswith("_")}  # in place: test_tensor
-    assert not missing, f"no row in tests/cases for {sorted(missing)}"
+    assert not missing, f"no row in verification/cases for {sorted(missing)}"
 
 
 def public_functions(where: Any) -> dict[str, Callable[..., Any]]:

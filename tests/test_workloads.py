@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import tinygrad_mnist as tg
+from tinygrad_mnist.verification.workloads import digits
 
 STEPS = 50
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -35,14 +36,6 @@ def workloads(examples_are_found: None) -> Any:
 
 
 WORKLOADS = ("sgd-10", "mlp-32", "mlp-128", "full-32-16", "full-100", "cnn-64", "cnn-512")
-
-
-def digits(rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ten patterns under noise. On noise alone, rounding decides what a network learns."""
-    draw = np.random.default_rng(0)
-    labels = draw.integers(0, 10, rows)
-    patterns = draw.random((10, 784), np.float32)
-    return (patterns[labels] + draw.random((rows, 784), np.float32)) / 2, labels
 
 
 def double() -> Any:

@@ -33,6 +33,7 @@ from tinygrad_mnist.command import (
 from tinygrad_mnist.training import Checkpoints, ModelFileError, ModelInfo
 from tinygrad_mnist.utils.data import DataLoader, ImageDataset, datasets
 from tinygrad_mnist.utils.data.images import ImageError, read_digit
+from tinygrad_mnist.verification import FAMILIES, TRAININGS
 
 OPTIMIZERS = ("adam", "sgd")
 # The arguments of the models that the images and their labels decide.
@@ -65,6 +66,12 @@ examples:
 examples:
   python -m tinygrad_mnist doctor
   python -m tinygrad_mnist doctor --data ~/mnist --out results""",
+    "verify": """\
+examples:
+  python -m tinygrad_mnist verify
+  python -m tinygrad_mnist verify --backend numba --only networks cnn-64
+
+exit codes: 0 all within tolerance, 1 a difference beyond it, 2 nothing to compare""",
 }
 
 
@@ -224,6 +231,21 @@ def _noise(count: int) -> ImageDataset:
     return ImageDataset(images, np.arange(count) % 10, 0.5, 0.5)
 
 
+def verify(arguments: argparse.Namespace) -> int:
+    """Compare every op and nine trainings on all usable backends with NumPy, plain and jitted."""
+    # the op table, which nothing but this needs
+    from tinygrad_mnist.verification.run import verify as compare  # noqa: PLC0415
+
+    if arguments.backend:
+        return compare([current()], arguments.only, training.progress)
+    found = statuses()
+    for status in found:
+        if status.problem:
+            print(f"left out: {status.name}: {status.problem}")
+    usable = [resolve(status.name) for status in found if not status.problem]
+    return compare(usable, arguments.only, training.progress)
+
+
 # ---- what they share
 
 
@@ -317,6 +339,19 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "doctor", examine)
     add_data(command)
     _add_out(command)
+
+    command = _command(commands, "verify", verify)
+    command.add_argument(
+        "--backend", metavar="NAME", help="that one alone beside NumPy; default: all usable"
+    )
+    command.add_argument(
+        "--only",
+        nargs="+",
+        choices=(*FAMILIES, *TRAININGS),
+        default=[],
+        metavar="NAME",
+        help=f"of {', '.join((*FAMILIES, *TRAININGS))}; default: all",
+    )
     return parser
 
 

@@ -13,7 +13,7 @@ import itertools
 
 import numpy as np
 
-from peers.workloads import STEPS, WIDTHS
+from tinygrad_mnist.verification.steps import STEPS, WIDTHS
 
 CONVOLUTIONS = ((10, 25, 24 * 24), (20, 250, 8 * 8))  # outputs, columns' height, places
 CLASSIFIER = (320, 50, 10)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from peers.workloads import WIDTHS, data
+from peers.workloads import data
+from tinygrad_mnist.verification.steps import WIDTHS
 
 
 def jax_step(step):

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 from keras import layers, losses, optimizers
 
-from peers.workloads import WIDTHS, data
+from peers.workloads import data
+from tinygrad_mnist.verification.steps import ONE_HOT, WIDTHS
 
 
 def keras_step(step):
@@ -13,7 +14,7 @@ def keras_step(step):
     if step.startswith("cnn"):
         x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
     loss, target = losses.SparseCategoricalCrossentropy(from_logits=True), y
-    if step in ("sgd-10", "full-32-16"):
+    if step in ONE_HOT:
         loss, target = losses.MeanSquaredError(), onehot
     stack, optimizer = network(step)
     model = keras.Sequential([keras.Input(x.shape[1:]), *stack])

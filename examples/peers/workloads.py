@@ -1,26 +1,8 @@
-"""The seven steps: their networks, rows and data."""
+"""The data of the seven steps; the steps themselves are those that ``verify`` compares, too."""
 
 import numpy as np
 
-# Each step, and its rows.
-STEPS = {
-    "sgd-10": ("784-15-10 sigmoid, quadratic, SGD, batch 10", 10),
-    "mlp-32": ("784-128-10 ReLU, dropout, Adam, batch 32", 32),
-    "mlp-128": ("784-128-10 ReLU, dropout, Adam, batch 128", 128),
-    "full-32-16": ("784-32-16-10 sigmoid, MSE, 60,000 rows", 60_000),
-    "full-100": ("784-100-10 sigmoid, cross-entropy, 60,000 rows", 60_000),
-    "cnn-64": ("CNN 10-20 5×5, Adagrad, batch 64", 64),
-    "cnn-512": ("CNN 10-20 5×5, Adagrad, batch 512", 512),
-}
-
-# The widths of those that are linear layers alone.
-WIDTHS = {
-    "sgd-10": (784, 15, 10),
-    "mlp-32": (784, 128, 10),
-    "mlp-128": (784, 128, 10),
-    "full-32-16": (784, 32, 16, 10),
-    "full-100": (784, 100, 10),
-}
+from tinygrad_mnist.verification.steps import STEPS
 
 
 def data(step):

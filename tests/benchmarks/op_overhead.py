@@ -12,23 +12,18 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from cases import ROWS, Case, Row, cases_of, tensors
 
 from tinygrad_mnist.backend import resolve
 from tinygrad_mnist.dispatch import Call, Observer, observe
 from tinygrad_mnist.kernels import Backend
 from tinygrad_mnist.machine import described
+from tinygrad_mnist.verification.cases import ROWS, Case, Row, cases_of, tensors
 
 ROUNDS = 15
 SLICE = 2e-3  # seconds of calls per turn, so that the clock does not count

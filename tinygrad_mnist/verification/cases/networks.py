@@ -6,11 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from cases.draws import Case, Rng, Row, along, between, case, gaps, normal, one, turned, whole
-from cases.reductions import log_softmax_of, softmax_of
 from tinygrad_mnist import random
 from tinygrad_mnist.nn import functional as F
 from tinygrad_mnist.ops import networks
+from tinygrad_mnist.verification.cases.draws import (
+    Case,
+    Rng,
+    Row,
+    along,
+    between,
+    case,
+    gaps,
+    normal,
+    one,
+    turned,
+    whole,
+)
+from tinygrad_mnist.verification.cases.reductions import log_softmax_of, softmax_of
 
 
 def channels(rng: Rng) -> list[Case]:
@@ -70,7 +82,7 @@ def class_gradients(rng: Rng) -> list[Case]:
 def batches(rng: Rng) -> list[Case]:
     """Rows of uint8 and an index."""
     shapes = [((5, 4), 3), ((5, 2, 3), 7), ((5,), 2), ((1, 4), 1), ((5, 4), 0), ((5, 0), 2)]
-    static = {"scale": 1 / 255, "shift": -0.5}
+    static: dict[str, Any] = {"scale": 1 / 255, "shift": -0.5}
     cases = [
         case(whole(256, np.uint8)(rng, shape), whole(shape[0])(rng, (count,)), **static)
         for shape, count in shapes

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cases.draws import (
+from tinygrad_mnist.tensor import Tensor
+from tinygrad_mnist.verification.cases.draws import (
     TIES,
     Case,
     Draw,
@@ -32,7 +33,6 @@ from cases.draws import (
     two,
     whole,
 )
-from tinygrad_mnist.tensor import Tensor
 
 
 def argmaxes(fill: Fill) -> Draw:

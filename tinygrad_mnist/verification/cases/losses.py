@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cases.draws import (
+from tinygrad_mnist.nn import functional as F
+from tinygrad_mnist.verification.cases.draws import (
     POSITIVE,
     Case,
     Draw,
@@ -26,8 +27,7 @@ from cases.draws import (
     turned,
     whole,
 )
-from cases.reductions import log_softmax_of
-from tinygrad_mnist.nn import functional as F
+from tinygrad_mnist.verification.cases.reductions import log_softmax_of
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -96,6 +96,7 @@ def of_classes(weighted: bool, *options: dict[str, Any]) -> Draw:
 
 def of_probabilities(weighted: bool) -> Draw:
     def draw(rng: Rng) -> list[Case]:
+        turns: list[dict[str, Any]]
         turns = [{"reduction": r, "label_smoothing": s} for r in REDUCTIONS for s in (0.0, 0.2)]
         return [
             case(

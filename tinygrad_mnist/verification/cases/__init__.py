@@ -1,8 +1,9 @@
 """The table of ops: one row per op, how to draw its inputs, a NumPy reference, its kinks.
 
-``test_ops`` and ``test_contract`` make every test of an op from its row. To add an op: its
-definition in ``ops``, its kernel's default in ``kernels``, and a row here, in the module of its
-kind. A kernel that no op reaches (an optimizer's update) gets a row in ``direct``.
+``verify`` compares the backends by these rows, and the repository's ``test_ops`` and
+``test_contract`` make every test of an op from its row. To add an op: its definition in ``ops``,
+its kernel's default in ``kernels``, and a row here, in the module of its kind. A kernel that no op
+reaches (an optimizer's update) gets a row in ``direct``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from cases import (
+from tinygrad_mnist.autograd.graph import wrap
+from tinygrad_mnist.kernels import Backend
+from tinygrad_mnist.tensor import Tensor
+from tinygrad_mnist.verification.cases import (
     activations,
     images,
     indexing,
@@ -23,26 +27,24 @@ from cases import (
     reductions,
     shapes,
 )
-from cases.direct import DIRECT as DIRECT
-from cases.draws import Case as Case
-from cases.draws import Row as Row
-from cases.draws import several as several
-from cases.networks import splitmix64 as splitmix64
-from tinygrad_mnist.autograd.graph import wrap
-from tinygrad_mnist.kernels import Backend
-from tinygrad_mnist.tensor import Tensor
+from tinygrad_mnist.verification.cases.direct import DIRECT as DIRECT
+from tinygrad_mnist.verification.cases.draws import Case as Case
+from tinygrad_mnist.verification.cases.draws import Row as Row
+from tinygrad_mnist.verification.cases.draws import several as several
+from tinygrad_mnist.verification.cases.networks import splitmix64 as splitmix64
 
-ROWS = [
-    *pointwise.ROWS,
-    *shapes.ROWS,
-    *reductions.ROWS,
-    *indexing.ROWS,
-    *products.ROWS,
-    *images.ROWS,
-    *networks.ROWS,
-    *activations.ROWS,
-    *losses.ROWS,
-]
+BY_FAMILY: dict[str, list[Row]] = {
+    "pointwise": pointwise.ROWS,
+    "shapes": shapes.ROWS,
+    "reductions": reductions.ROWS,
+    "indexing": indexing.ROWS,
+    "products": products.ROWS,
+    "images": images.ROWS,
+    "networks": networks.ROWS,
+    "activations": activations.ROWS,
+    "losses": losses.ROWS,
+}
+ROWS = [row for rows in BY_FAMILY.values() for row in rows]
 
 
 def cases_of(row: Row) -> list[Case]:

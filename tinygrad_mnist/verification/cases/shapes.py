@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from cases.draws import (
+from tinygrad_mnist.composed.arrangements import pad, split, stack
+from tinygrad_mnist.ops import shapes
+from tinygrad_mnist.tensor import Tensor
+from tinygrad_mnist.verification.cases.draws import (
     Case,
     Rng,
     Row,
@@ -23,9 +26,6 @@ from cases.draws import (
     turned,
     whole,
 )
-from tinygrad_mnist.composed.arrangements import pad, split, stack
-from tinygrad_mnist.ops import shapes
-from tinygrad_mnist.tensor import Tensor
 
 INDICES: list[tuple[Shape, Any]] = [
     ((5,), 2),
@@ -459,11 +459,10 @@ def pad_of(x: np.ndarray, pad: Any, mode: str = "constant", value: Any = None) -
     if not pairs:
         return x.copy()
     wide = [(max(b, 0), max(a, 0)) for b, a in pairs]
-    made = (
-        np.pad(x, wide, constant_values=value or 0)
-        if mode == "constant"
-        else np.pad(x, wide, mode={"reflect": "reflect", "replicate": "edge"}[mode])
-    )
+    if mode == "constant":
+        made = np.pad(x, wide, constant_values=value or 0)
+    else:
+        made = np.pad(x, wide, mode="reflect" if mode == "reflect" else "edge")
     ends = zip(made.shape, pairs, strict=True)
     return made[tuple(slice(max(-b, 0), n - max(-a, 0)) for n, (b, a) in ends)]
 

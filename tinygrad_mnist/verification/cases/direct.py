@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cases.draws import (
+from tinygrad_mnist.kernels import ACTIVATIONS, Conv, Pool
+from tinygrad_mnist.verification.cases.draws import (
     Case,
     Draw,
     Rng,
@@ -20,7 +21,6 @@ from cases.draws import (
     turned,
     whole,
 )
-from tinygrad_mnist.kernels import ACTIVATIONS, Conv, Pool
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,10 @@ Fill = Callable[[Rng, Shape], np.ndarray]
 
 @dataclass(frozen=True)
 class Case:
-    """One call: arrays (float64, or integers and booleans), numbers or None; then keywords."""
+    """One call: arrays (float64, or integers and booleans), numbers or None; then keywords.
+
+    An op that draws random numbers has the ``seed`` of them among its keywords.
+    """
 
     inputs: tuple[Any, ...]
     static: dict[str, Any] = field(default_factory=dict)

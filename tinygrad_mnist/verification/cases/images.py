@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from cases.draws import (
+from tinygrad_mnist.nn import functional as F
+from tinygrad_mnist.ops import products
+from tinygrad_mnist.verification.cases.draws import (
     TIES,
     Case,
     Draw,
@@ -24,9 +26,7 @@ from cases.draws import (
     turned,
     whole,
 )
-from cases.products import conv2d_of
-from tinygrad_mnist.nn import functional as F
-from tinygrad_mnist.ops import products
+from tinygrad_mnist.verification.cases.products import conv2d_of
 
 Settings = dict[str, Any]
 

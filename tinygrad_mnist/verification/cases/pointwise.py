@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from cases.draws import (
+from tinygrad_mnist.ops import pointwise, table
+from tinygrad_mnist.tensor import Tensor
+from tinygrad_mnist.verification.cases.draws import (
     COARSE,
     POSITIVE,
     TIES,
@@ -32,8 +34,6 @@ from cases.draws import (
     two,
     whole,
 )
-from tinygrad_mnist.ops import pointwise, table
-from tinygrad_mnist.tensor import Tensor
 
 
 def eighths(rng: Rng, shape: Shape) -> np.ndarray:

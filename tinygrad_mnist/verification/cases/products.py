@@ -10,7 +10,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 import tinygrad_mnist as tg
-from cases.draws import (
+from tinygrad_mnist.kernels import Conv, Pool
+from tinygrad_mnist.nn import functional as F
+from tinygrad_mnist.ops import products
+from tinygrad_mnist.verification.cases.draws import (
     TIES,
     Case,
     Draw,
@@ -25,9 +28,6 @@ from cases.draws import (
     turned,
     whole,
 )
-from tinygrad_mnist.kernels import Conv, Pool
-from tinygrad_mnist.nn import functional as F
-from tinygrad_mnist.ops import products
 
 
 def matrices(rng: Rng) -> list[Case]:
@@ -74,7 +74,7 @@ FILLS = (whole(9), whole(9, np.int32), whole(200, np.uint8))
 
 def sums(*shapes: tuple[Shape, Shape, Shape]) -> Draw:
     """What is added, and the two factors, with each beta and alpha."""
-    factors: list[dict[str, float]] = [{}, {"beta": 0.5}, {"alpha": -2.0}, {"beta": 0, "alpha": 3}]
+    factors: list[dict[str, Any]] = [{}, {"beta": 0.5}, {"alpha": -2.0}, {"beta": 0, "alpha": 3}]
 
     def draw(rng: Rng) -> list[Case]:
         cases = [
@@ -173,8 +173,7 @@ class Geometry:
 
     def conv(self) -> Conv:
         """The settings as the kernels take them."""
-        pairs = (_pair(setting) for setting in (self.stride, self.padding, self.dilation))
-        return Conv(*pairs, self.groups)
+        return Conv(_pair(self.stride), _pair(self.padding), _pair(self.dilation), self.groups)
 
     def result(self) -> Shape:
         s, p, d, _ = self.conv()

@@ -8,7 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from cases.draws import (
+from tinygrad_mnist import random
+from tinygrad_mnist.autograd.backward import grad
+from tinygrad_mnist.nn import functional as F
+from tinygrad_mnist.ops import pointwise
+from tinygrad_mnist.ops.table import full_like
+from tinygrad_mnist.verification.cases.draws import (
     Case,
     Draw,
     Fill,
@@ -27,14 +32,9 @@ from cases.draws import (
     turned,
     whole,
 )
-from cases.networks import dropout_of
-from cases.pointwise import sigmoid_of
-from cases.reductions import softmax_of
-from tinygrad_mnist import random
-from tinygrad_mnist.autograd.backward import grad
-from tinygrad_mnist.nn import functional as F
-from tinygrad_mnist.ops import pointwise
-from tinygrad_mnist.ops.table import full_like
+from tinygrad_mnist.verification.cases.networks import dropout_of
+from tinygrad_mnist.verification.cases.pointwise import sigmoid_of
+from tinygrad_mnist.verification.cases.reductions import softmax_of
 
 # ---- activations
 
@@ -261,6 +261,7 @@ def batches(rng: Rng) -> list[Case]:
         gaps(normal(rng, (4, 3))),
         turned(normal(rng, (2, 3, 2, 2))),
     ]
+    settings: list[tuple[Any, ...]]
     settings = [(x, between(0.5, 2)(rng, x.shape[1:2]), normal(rng, x.shape[1:2])) for x in inputs]
     x = normal(rng, (4, 3, 2))
     settings += [(x, None, normal(rng, (3,))), (x, between(0.5, 2)(rng, (3,)), None)]
@@ -304,7 +305,7 @@ def looked_up(padding_idx: int | None = None) -> Draw:
             ((0, 2), (5, 4)),
             ((2, 3, 1), (2, 3)),
         ]
-        static = {} if padding_idx is None else {"padding_idx": padding_idx}
+        static: dict[str, Any] = {} if padding_idx is None else {"padding_idx": padding_idx}
         drawn = [(whole(w[0])(rng, i), normal(rng, w)) for i, w in shapes]
         drawn.append((gaps(whole(3)(rng, (4, 3))), gaps(normal(rng, (3, 4)))))
         drawn.append((turned(whole(3)(rng, (4, 3))), turned(normal(rng, (3, 4)))))

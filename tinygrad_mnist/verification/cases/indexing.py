@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from cases.draws import (
+from tinygrad_mnist.autograd.graph import no_grad
+from tinygrad_mnist.nn import functional as F
+from tinygrad_mnist.ops import indexing
+from tinygrad_mnist.tensor import Tensor
+from tinygrad_mnist.verification.cases.draws import (
     COARSE,
     Case,
     Draw,
@@ -22,10 +26,6 @@ from cases.draws import (
     turned,
     whole,
 )
-from tinygrad_mnist.autograd.graph import no_grad
-from tinygrad_mnist.nn import functional as F
-from tinygrad_mnist.ops import indexing
-from tinygrad_mnist.tensor import Tensor
 
 Index = tuple[Any, ...]
 
@@ -156,7 +156,7 @@ WRITES: list[tuple[Shape, Index, tuple[Any, ...], Shape]] = [
     ((2, 3), np.s_["a",], ([[True, False, True], [False, True, False]],), (3,)),
     ((2, 3), np.s_["a", "b"], ([True, False], [0, 1]), (2,)),
     ((3, 4), np.s_[1:, ::2], (), (2,)),
-    ((3, 4), np.s_[1], (), ()),
+    ((3, 4), np.s_[1,], (), ()),
 ]
 
 
@@ -165,9 +165,9 @@ def written(rng: Rng) -> list[Case]:
     cases = []
     for shape, index, arrays, value in WRITES:
         kinds = [np.bool_ if np.array(a).dtype == np.bool_ else np.int64 for a in arrays]
-        given = [np.array(a, kind) for a, kind in zip(arrays, kinds, strict=True)]
+        given: list[Any] = [np.array(a, kind) for a, kind in zip(arrays, kinds, strict=True)]
         inputs = (normal(rng, shape), normal(rng, value), *given)
-        cases.append(case(*inputs, index=index if isinstance(index, tuple) else (index,)))
+        cases.append(case(*inputs, index=index))
     return [*cases, *(layout(c, turned) for c in cases[3:]), *(layout(c, gaps) for c in cases)]
 
 
@@ -401,7 +401,7 @@ def taken_gradients(rng: Rng) -> list[Case]:
 def taken_grad_of(dY: np.ndarray, index: np.ndarray, shape: Shape, dim: int) -> np.ndarray:
     dX = np.zeros(shape)
     for place in np.ndindex(index.shape):
-        lead = (slice(None),) * dim
+        lead: tuple[Any, ...] = (slice(None),) * dim
         dX[(*lead, index[place])] += dY[(*lead, *place)]
     return dX
 

@@ -1,0 +1,148 @@
+"""The rows of the op table on every backend, beside NumPy's."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tinygrad_mnist.autograd.backward import grad
+from tinygrad_mnist.autograd.graph import wrap
+from tinygrad_mnist.backend import use_backend
+from tinygrad_mnist.dispatch import call
+from tinygrad_mnist.jit import jit
+from tinygrad_mnist.kernels import Backend
+from tinygrad_mnist.random import manual_seed
+from tinygrad_mnist.tensor import Tensor
+from tinygrad_mnist.verification.cases import Case, Row, array_on, cases_of, several, tensors
+from tinygrad_mnist.verification.cases.direct import Direct
+from tinygrad_mnist.verification.differences import magnitude
+from tinygrad_mnist.verification.outcomes import (
+    F32,
+    F64,
+    REFERENCE,
+    Column,
+    NotRecordableError,
+    Outcome,
+    Pair,
+    compare,
+)
+
+Arrays = list[np.ndarray]
+
+
+# ---- ops
+
+
+def compare_op(row: Row, outcomes: Sequence[Outcome]) -> None:
+    """Each case of an op, in float64 and float32: its results and its first gradients.
+
+    The gradients are those of a random projection of the results.
+    """
+    for found in cases_of(row):
+        floats = any(isinstance(x, np.ndarray) and x.dtype == F64 for x in found.inputs)
+        for dtype in (F64, F32) if floats else (F64,):
+            case = f"{row.name} of {_shapes(found)} in {dtype}"
+            compare(outcomes, row.name, case, dtype, partial(_run, row, found, dtype), _pairs)
+
+
+def _projection(row: Row, found: Case, dtype: np.dtype) -> Arrays:
+    """A random weight for each number in the results that have a gradient."""
+    draw = np.random.default_rng(zlib.crc32(row.name.encode()))
+    results = several(row.op(*tensors(row, found, REFERENCE, dtype), **found.static))
+    return [np.asarray(draw.standard_normal(y.shape), y.dtype) for y in results if y.requires_grad]
+
+
+def _run(row: Row, found: Case, dtype: np.dtype, column: Column) -> tuple[Arrays, Arrays]:
+    """The results of a case and its gradients. NotRecordableError where it cannot be recorded."""
+    backend = column.backend
+    projection = _projection(row, found, dtype)
+
+    def function(*inputs: Any) -> tuple[Any, Any]:
+        results = several(row.op(*inputs, **found.static))
+        outputs = [y for y in results if y.requires_grad]
+        targets = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
+        return results, grad(outputs, targets, weights) if outputs else ()
+
+    def called(function: Callable[..., tuple[Any, Any]]) -> tuple[Any, Any]:
+        manual_seed(found.static.get("seed", 0))
+        return function(*tensors(row, found, backend, dtype))
+
+    with use_backend(backend):
+        weights = [wrap(Tensor, backend.asarray(w.copy()), backend) for w in projection]
+        results, gradients = _replayed(function, called) if column.jit else called(function)
+    return _on_host(results), _on_host(gradients)
+
+
+def _replayed(function: Callable[..., Any], called: Callable[..., Any]) -> Any:
+    """What the third call of the recorded function gives."""
+    recorded = jit(function)
+    try:
+        called(recorded)
+    except RuntimeError as error:
+        if str(error).startswith("jit: "):  # refused at the first call: it cannot be recorded
+            raise NotRecordableError(str(error)) from None
+        raise
+    called(recorded)
+    if not recorded.programs:
+        raise NotRecordableError
+    return called(recorded)
+
+
+def _on_host(found: Sequence[Tensor]) -> Arrays:
+    return [y.backend.to_numpy(y.array) for y in found]
+
+
+def _pairs(found: tuple[Arrays, Arrays], expected: tuple[Arrays, Arrays]) -> Iterator[Pair]:
+    """Each array beside NumPy's; gradients are measured by the largest of the case's."""
+    for i, (y, reference) in enumerate(zip(found[0], expected[0], strict=True), 1):
+        yield Pair(f"result {i}", y, reference)
+    size = max(map(magnitude, expected[1]), default=0.0)
+    for i, (dX, reference) in enumerate(zip(found[1], expected[1], strict=True), 1):
+        yield Pair(f"gradient {i}", dX, reference, size)
+
+
+def _shapes(found: Case) -> str:
+    """The inputs' shapes, or what they are, and the keywords."""
+    given = [_shape(x) for x in found.inputs]
+    return f"({', '.join([*given, *(f'{name}={x}' for name, x in found.static.items())])})"
+
+
+def _shape(x: Any) -> str:
+    return f"[{', '.join(map(_shape, x))}]" if isinstance(x, list) else str(getattr(x, "shape", x))
+
+
+# ---- kernels that no op reaches
+
+
+def compare_direct(row: Direct, outcomes: Sequence[Outcome]) -> None:
+    """Each case of a kernel called by hand: its results, or what it wrote."""
+    for found in row.draw(np.random.default_rng(zlib.crc32(row.kernel.encode()))):
+        case = f"{row.kernel} of {_shapes(found)}"
+        compare(outcomes, row.kernel, case, F64, partial(_called, row, found), _pairs)
+
+
+def _called(row: Direct, found: Case, column: Column) -> tuple[Arrays, Arrays]:
+    backend = column.backend
+    arrays = [_on(backend, x) for x in found.inputs]
+    result = call(backend, row.kernel, arrays, found.static)
+    given = arrays if result is None else several(result)
+    return [backend.to_numpy(y) for y in _flat(given)], []
+
+
+def _on(backend: Backend, x: Any) -> Any:
+    if isinstance(x, list):
+        return [_on(backend, each) for each in x]
+    return array_on(backend, x) if isinstance(x, np.ndarray) else x
+
+
+def _flat(found: Sequence[Any]) -> Iterator[Any]:
+    """The arrays in lists of them."""
+    for x in found:
+        if isinstance(x, list):
+            yield from _flat(x)
+        elif hasattr(x, "dtype"):
+            yield x
