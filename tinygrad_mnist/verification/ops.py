@@ -43,8 +43,7 @@ def compare_op(row: Row, outcomes: Sequence[Outcome]) -> None:
     The gradients are those of a random projection of the results.
     """
     for found in cases_of(row):
-        floats = any(isinstance(x, np.ndarray) and x.dtype == F64 for x in found.inputs)
-        for dtype in (F64, F32) if floats else (F64,):
+        for dtype in _dtypes(found):
             case = f"{row.name} of {_shapes(found)} in {dtype}"
             compare(outcomes, row.name, case, dtype, partial(_run, row, found, dtype), _pairs)
 
@@ -105,6 +104,11 @@ def _pairs(found: tuple[Arrays, Arrays], expected: tuple[Arrays, Arrays]) -> Ite
         yield Pair(f"gradient {i}", dX, reference, size)
 
 
+def _dtypes(found: Case) -> tuple[np.dtype, ...]:
+    """float64 as drawn, and float32 where that is another case."""
+    return (F64, F32) if any(x.dtype == F64 for x in _flat(found.inputs)) else (F64,)
+
+
 def _shapes(found: Case) -> str:
     """The inputs' shapes, or what they are, and the keywords."""
     given = [_shape(x) for x in found.inputs]
@@ -119,28 +123,29 @@ def _shape(x: Any) -> str:
 
 
 def compare_direct(row: Direct, outcomes: Sequence[Outcome]) -> None:
-    """Each case of a kernel called by hand: its results, or what it wrote."""
+    """Each case of a kernel called by hand, in both dtypes: its results, or what it wrote."""
     for found in row.draw(np.random.default_rng(zlib.crc32(row.kernel.encode()))):
-        case = f"{row.kernel} of {_shapes(found)}"
-        compare(outcomes, row.kernel, case, F64, partial(_called, row, found), _pairs)
+        for dtype in _dtypes(found):
+            case = f"{row.kernel} of {_shapes(found)} in {dtype}"
+            compare(outcomes, row.kernel, case, dtype, partial(_called, row, found, dtype), _pairs)
 
 
-def _called(row: Direct, found: Case, column: Column) -> tuple[Arrays, Arrays]:
+def _called(row: Direct, found: Case, dtype: np.dtype, column: Column) -> tuple[Arrays, Arrays]:
     backend = column.backend
-    arrays = [_on(backend, x) for x in found.inputs]
+    arrays = [_on(backend, x, dtype) for x in found.inputs]
     result = call(backend, row.kernel, arrays, found.static)
     given = arrays if result is None else several(result)
     return [backend.to_numpy(y) for y in _flat(given)], []
 
 
-def _on(backend: Backend, x: Any) -> Any:
+def _on(backend: Backend, x: Any, dtype: np.dtype) -> Any:
     if isinstance(x, list):
-        return [_on(backend, each) for each in x]
-    return array_on(backend, x) if isinstance(x, np.ndarray) else x
+        return [_on(backend, each, dtype) for each in x]
+    return array_on(backend, x, dtype) if isinstance(x, np.ndarray) else x
 
 
 def _flat(found: Sequence[Any]) -> Iterator[Any]:
-    """The arrays in lists of them."""
+    """The arrays, those in lists too."""
     for x in found:
         if isinstance(x, list):
             yield from _flat(x)

@@ -9,18 +9,19 @@ import numpy as np
 
 from tinygrad_mnist.kernels import Backend
 from tinygrad_mnist.machine import described
-from tinygrad_mnist.verification import FAMILIES, TRAININGS, outcomes
+from tinygrad_mnist.verification import FAMILIES, TRAININGS
 from tinygrad_mnist.verification.cases import BY_FAMILY, DIRECT
 from tinygrad_mnist.verification.ops import compare_direct, compare_op
 from tinygrad_mnist.verification.outcomes import (
-    BEFORE_BATCH_NORM,
     F32,
     F64,
+    OPS,
     REFERENCE,
     Column,
     Outcome,
+    units,
 )
-from tinygrad_mnist.verification.workloads import compare_training
+from tinygrad_mnist.verification.workloads import compare_training, tolerances_of
 
 Progress = Callable[[Iterable[Any], str, str], Iterable[Any]]  # of items, their title and unit
 
@@ -65,14 +66,13 @@ def verify(backends: Sequence[Backend], names: Sequence[str], progress: Progress
 def _compared(name: str, columns: Sequence[Column], progress: Progress) -> list[Outcome]:
     """A family or a training, an outcome for each column."""
     if name in TRAININGS:
-        tolerances = BEFORE_BATCH_NORM if name == "train-cnn" else outcomes.TRAININGS
-        made = [Outcome(name, column, tolerances) for column in columns]
+        made = [Outcome(name, column, tolerances_of(name)) for column in columns]
         for _ in progress([name], name, "training"):
             compare_training(name, made)
         return made
     # A kernel called by hand is called the same way where what runs is recorded.
     columns = [column for column in columns if name != "direct" or not column.jit]
-    made = [Outcome(name, column, outcomes.OPS) for column in columns]
+    made = [Outcome(name, column, OPS) for column in columns]
     if name == "direct":
         for kernel in progress(DIRECT, name, "kernel"):
             compare_direct(kernel, made)
@@ -98,7 +98,7 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
         str(outcome.column),
         f"{outcome.compared:,}",
         f"{outcome.unrecorded:,}" if outcome.column.jit else "",
-        *("" if ulps is None else f"{ulps:,.1f}" for ulps in largest),
+        *("" if ulps is None else units(ulps) for ulps in largest),
         "FAIL" if outcome.failures else "pass",
         outcome.worst,
     )

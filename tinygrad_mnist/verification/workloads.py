@@ -11,7 +11,17 @@ import numpy as np
 import tinygrad_mnist as lib
 from tinygrad_mnist import models
 from tinygrad_mnist.backend import use_backend
-from tinygrad_mnist.verification.outcomes import F32, F64, Column, Outcome, Pair, compare
+from tinygrad_mnist.verification.outcomes import (
+    ADAM,
+    F32,
+    F64,
+    TRAININGS,
+    Column,
+    Outcome,
+    Pair,
+    Tolerances,
+    compare,
+)
 from tinygrad_mnist.verification.steps import ONE_HOT, STEPS, cost_of, network
 
 Arrays = dict[str, np.ndarray]  # by what each is
@@ -46,11 +56,15 @@ def steps_of(name: str) -> int:
     return SHORT if name == "cnn-512" else LONG
 
 
+def tolerances_of(name: str) -> Tolerances:
+    """What the losses and the state may differ by."""
+    return ADAM if name.startswith(("mlp", "train")) else TRAININGS
+
+
 def dtype_of(name: str) -> np.dtype:
     """float64 for convolutions.
 
-    Adagrad's first step is g/|g|, and Adam's too: where a gradient is 0 but for rounding, the
-    rounding decides. In float32 NumPy's own losses differ from one BLAS to another.
+    With these and Adagrad or Adam, NumPy's own losses in float32 differ from one BLAS to another.
     """
     return F64 if "cnn" in name else F32
 
