@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -444,6 +445,48 @@ def test_a_checkpoint_of_other_shapes_is_one_line(
     line = failure(run(tmp_path, "train", "--resume", "--out", out, "--data", data))
     assert "does not fit" in line
     assert "0.bias" in line
+
+
+def test_the_checkpoint_before_a_damaged_one_goes_on_to_the_same(
+    data: Path, tmp_path: Path
+) -> None:
+    accuracy(run(tmp_path, *quick(data), "--epochs", 3, "--out", "out"))
+    out = tmp_path / "out"
+    shutil.copytree(out, tmp_path / "whole")
+    *_, newest = sorted((out / "checkpoints").glob("step-*"))
+    newest.write_bytes(newest.read_bytes()[:5000])
+    done = run(tmp_path, "train", "--resume", "--data", data, "--out", "out")
+    accuracy(done)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"out/checkpoints/{newest.name} is no safetensors file")
+    assert lines[0].endswith("taking the checkpoint before it")
+    assert lines[1].startswith("resuming out/checkpoints/step-")
+    equal_results(tmp_path / "whole", out)
+
+
+@pytest.mark.parametrize("blocks", [50, 500])
+def test_a_full_disk_leaves_the_old_checkpoint(data: Path, tmp_path: Path, blocks: int) -> None:
+    """As full as one can be made here: no file may grow beyond so many KiB."""
+    accuracy(run(tmp_path, *quick(data), "--epochs", 2, "--out", "out"))
+    accuracy(run(tmp_path, *quick(data), "--epochs", 3, "--out", "whole"))
+    before = sorted(path.name for path in (tmp_path / "out").rglob("*"))
+    more = ["train", "--resume", "--epochs", 3, "--data", data, "--out", "out"]
+    command = shlex.join([*MODULE, *map(str, more)])
+    full = subprocess.run(
+        ["bash", "-c", f"ulimit -f {blocks} && {command}"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    name = "model.safetensors" if blocks == 50 else "checkpoints/step-"
+    assert re.fullmatch(rf"error: out/{name}.*: File too large", failure(full))
+    pictures = {"curves.png", "report.html"}  # of the training that is no longer the last
+    after = sorted({path.name for path in (tmp_path / "out").rglob("*")} | pictures)
+    assert after == before
+    accuracy(run(tmp_path, *more))
+    equal_results(tmp_path / "whole", tmp_path / "out")
 
 
 def test_two_trainings_at_once_into_one_folder(data: Path, tmp_path: Path) -> None:
