@@ -29,6 +29,7 @@ import tinygrad_mnist
 from tinygrad_mnist import Tensor, cli, models, nn, runs, training
 from tinygrad_mnist.backend import use_backend
 from tinygrad_mnist.training import ModelInfo
+from tinygrad_mnist.training.loop import Profiled
 from tinygrad_mnist.utils.data.idx import idx_header
 
 ROOT = Path(tinygrad_mnist.__file__).parents[1]
@@ -287,14 +288,15 @@ def test_no_jit_runs_the_python_code_of_every_step(
 
     monkeypatch.setattr(nn.Sequential, "forward", noted)
     monkeypatch.setattr(runs, "EVALUATION_BATCH", 20)
+    # the report's profile runs as many more as it has time for
+    monkeypatch.setattr(runs.Training, "profile", lambda _: Profiled([], 1, 1))
     train = ("train", "--model", "mlp", "--batch-size", 100, "--epochs", 2, "--out", tmp_path)
     evaluate = ("evaluate", tmp_path / MODEL)
-    profiled = 1 + runs.PROFILED  # for the report
     with use_backend("numpy"):
         accuracies = set()
         for jit, expected in (
-            ((), ({"train": 2 + profiled, "test": 2}, {"test": 2})),
-            (("--no-jit",), ({"train": 12 + profiled, "test": 10}, {"test": 5})),
+            ((), ({"train": 2, "test": 2}, {"test": 2})),
+            (("--no-jit",), ({"train": 12, "test": 10}, {"test": 5})),
         ):
             for command, count in zip((train, evaluate), expected, strict=True):
                 found, last = main(*command, *jit)
@@ -556,15 +558,12 @@ def test_ctrl_c_in_the_first_epoch_leaves_a_checkpoint(tmp_path: Path) -> None:
     options = ["--model", "cnn", "--batch-size", 1, "--out", out]
     with started(tmp_path, "train", "--data", many, *options) as process:
         lines = interrupted(process, "training cnn")
-    if lines == ["interrupted before the first step; nothing was written"]:
-        assert not out.exists()
-    else:
-        found = re.fullmatch(STOPPED, *lines)
-        assert found
-        assert found[2] == "1"
-        (file,) = (out / "checkpoints").glob("step-*")
-        assert int(file.stem.removeprefix("step-")) == int(found[1])
-        assert sorted(path.name for path in out.iterdir()) == ["checkpoints"]
+    found = re.fullmatch(STOPPED, *lines)
+    assert found
+    assert found[2] == "1"
+    *_, file = sorted((out / "checkpoints").glob("step-*"))
+    assert int(file.stem.removeprefix("step-")) == int(found[1])
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoints"]
 
 
 # Presses Ctrl-C while the program is being imported, and while it reads its arguments
@@ -919,7 +918,7 @@ def rewritten(path: Path, change: Callable[[dict[str, Any], dict[str, str]], Non
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    del metadata["crc32"]  # of what it was
+    del metadata["tinygrad_mnist.crc32"]  # of what it was
     change(arrays, metadata)
     save_file(arrays, path, metadata)
 
@@ -1008,7 +1007,7 @@ BAD_MODELS = {
     _other_version: "99",
     _from_elsewhere: "no model of this program",
     _bfloat16: "no model of this program",
-    _bfloat16_as_ours: "bfloat16",
+    _bfloat16_as_ours: "'w' is of BF16",
     _wrong_shapes: "1.bias",
     _missing_tensor: "1.bias",
     _absurd_arguments: "colour",

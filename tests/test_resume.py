@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file
 from test_cli import (
     FILES,
@@ -41,7 +42,7 @@ from test_training import make_dataset
 import tinygrad_mnist as tg
 from tinygrad_mnist import models, nn, optim
 from tinygrad_mnist.backend import use_backend
-from tinygrad_mnist.training import Checkpoints, ModelFileError, Training
+from tinygrad_mnist.training import Checkpoints, ModelFileError, Training, checkpoints
 from tinygrad_mnist.utils.data import DataLoader
 
 BACKENDS = ("numpy", "numba")
@@ -194,9 +195,75 @@ def test_a_state_of_another_training_is_refused() -> None:
     state = parts("mlp", 1, True).state_dict()
     with pytest.raises(ValueError, match="does not fit"):
         parts("cnn", 1, True).load_state_dict(state)
-    without = {key: value for key, value in state.items() if key != "pass"}
-    with pytest.raises(KeyError, match="pass"):
-        parts("mlp", 1, True).load_state_dict(without)
+    for key in state:
+        for bad in ({**state, key: 7}, {k: v for k, v in state.items() if k != key}):
+            own = parts("mlp", 1, True)
+            before = own.model.state_dict()["1.weight"].clone()
+            with pytest.raises(ValueError, match="load_state_dict: "):
+                own.load_state_dict(bad)
+            assert (own.model.state_dict()["1.weight"] == before).all()
+
+
+def test_a_state_of_other_batches_is_refused() -> None:
+    first = parts("mlp", 1, True)
+    first.run(stop=after(3))
+    other = parts("mlp", 1, True)
+    other.train.batch_size = 85
+    other.run()
+    with pytest.raises(
+        ValueError,
+        match=r"it has 2 losses after 1 epochs and 0 batches, of which an epoch here has 6",
+    ):
+        parts("mlp", 1, True).load_state_dict(other.state_dict())
+    seeded = parts("mlp", 1, True, seed=4)
+    with pytest.raises(ValueError, match="number of their generators"):
+        seeded.load_state_dict(first.state_dict())
+
+
+class Interrupting(nn.Module):
+    """A classifier in whose call of that number somebody presses Ctrl-C."""
+
+    def __init__(self, call: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(784, 10)
+        self.left = [call]
+
+    def forward(self, x: tg.Tensor) -> tg.Tensor:
+        self.left[0] -= 1
+        if not self.left[0]:
+            raise KeyboardInterrupt
+        return self.linear(x.flatten(1))
+
+
+@pytest.mark.parametrize("call", [1, 2, 4, 6])
+def test_an_interrupt_within_a_step_loses_no_batch(call: int) -> None:
+    """5 batches and a test of one in each of two epochs."""
+
+    def trained(call: int) -> Training:
+        tg.manual_seed(0)
+        model = Interrupting(call)
+        optimizer = models.make_optimizer("sgd", model, 0.01)
+        train = DataLoader(make_dataset(100), 20, shuffle=True)
+        made = Training(model, optimizer, train, DataLoader(make_dataset(9), 9), 2, jit=False)
+        if call:
+            with pytest.raises(KeyboardInterrupt):
+                made.run()
+        made.run()
+        return made
+
+    assert same(trained(0), trained(call))
+
+
+def test_loaders_and_schedules_that_cannot_be_are_refused_at_once() -> None:
+    model = models.mlp()
+    optimizer = models.make_optimizer("adam", model, 0.1)
+    some, none = DataLoader(make_dataset(5), 5), DataLoader(make_dataset(5), 8, drop_last=True)
+    for pair in ((some, none), (none, some)):
+        with pytest.raises(ValueError, match="drop_last"):
+            Training(model, optimizer, *pair, 1)
+    plateau = optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+    with pytest.raises(TypeError, match="metric"):
+        Training(model, optimizer, some, some, 1, plateau)
 
 
 # ---- the folder
@@ -204,18 +271,21 @@ def test_a_state_of_another_training_is_refused() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Checkpoints]:
-    checkpoints = Checkpoints(tmp_path / "checkpoints")
-    with checkpoints.reserved():
-        yield checkpoints
+    made = Checkpoints(tmp_path / "checkpoints")
+    with made.reserved():
+        yield made
 
 
-def names(checkpoints: Checkpoints) -> list[int]:
-    return sorted(int(path.stem[5:]) for path in checkpoints.folder.glob("step-*"))
+STATE = {**dict.fromkeys(sorted(checkpoints.STATE), tg.ones(100)), "epochs": []}
+
+
+def names(folder: Checkpoints) -> list[int]:
+    return sorted(int(path.stem[5:]) for path in folder.folder.glob("step-*"))
 
 
 def test_the_last_three_are_kept(folder: Checkpoints) -> None:
     for step in (3, 20, 100, 1_000_000_000):
-        folder.save(step, {"n": step}, {"x": tg.ones(1)})
+        folder.save(step, {"n": step}, STATE)
     assert names(folder) == [20, 100, 1_000_000_000]
     found = folder.newest(print)
     assert found is not None
@@ -224,16 +294,16 @@ def test_the_last_three_are_kept(folder: Checkpoints) -> None:
 
 def test_a_new_training_replaces_the_checkpoints_of_an_older_one(folder: Checkpoints) -> None:
     for step in (10, 20, 30):
-        folder.save(step, {"old": True}, {"x": tg.ones(1)})
-    folder.save(15, {"old": False}, {"x": tg.ones(1)})
-    assert names(folder) == [10, 15]
+        folder.save(step, {"old": True}, STATE)
+    folder.save(0, {"old": False}, STATE)
+    assert names(folder) == [0]
     found = folder.newest(print)
     assert found is not None
     assert found.settings == {"old": False}
 
 
 def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(folder: Checkpoints) -> None:
-    paths = [folder.save(step, {"n": step}, {"x": tg.ones(100)}) for step in (1, 2, 3)]
+    paths = [folder.save(step, {"n": step}, STATE) for step in (1, 2, 3)]
     paths[2].write_bytes(paths[2].read_bytes()[:-9])
     content = bytearray(paths[1].read_bytes())
     content[-50] ^= 1
@@ -243,7 +313,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(folder: Checkpoin
     assert found is not None
     assert found.settings == {"n": 1}
     assert [line.split()[0] for line in said] == [str(paths[2]), str(paths[1])]
-    assert all(line.endswith("taking the checkpoint before it") for line in said)
+    assert all(line.endswith("taking the one before it") for line in said)
     paths[0].write_bytes(b"")
     with pytest.raises(ModelFileError, match=r"no checkpoint in .* can be read.*without --resume"):
         folder.newest(said.append)
@@ -252,10 +322,11 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(folder: Checkpoin
 def test_a_file_that_is_no_checkpoint_is_passed_over(folder: Checkpoints) -> None:
     tg.save({"x": tg.ones(1)}, folder.folder / "step-5.safetensors")
     (folder.folder / "notes.txt").write_text("mine")
-    folder.save(4, {"n": 4}, {})
+    folder.save(4, {"n": 4}, STATE)
+    (folder.folder / "step-7.safetensors").mkdir()
     said: list[str] = []
     folder.newest(said.append)
-    assert said == []  # a later step's goes when one is saved
+    assert said == []  # that of a later step goes when one is saved
     assert (folder.folder / "notes.txt").exists()
 
 
@@ -365,8 +436,9 @@ def stopped(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("stopped")
     command = ("train", "--data", data, "--epochs", 2, "--out", "out", "--batch-size", 60)
     accuracy(run(home, *command))
-    checkpoints = sorted((home / "out" / "checkpoints").glob("step-*"))
-    checkpoints[-1].unlink()
+    first, _, last = sorted((home / "out" / "checkpoints").glob("step-*"))
+    first.unlink()
+    last.unlink()
     return home / "out"
 
 
@@ -420,6 +492,8 @@ def test_another_backend_goes_on_with_a_line(stopped: Path, data: Path, tmp_path
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"settings": "{"}, "is no checkpoint of a training"),
+        ({"settings": "[]"}, "is no checkpoint of a training"),
         ({"version": "7"}, "checkpoint version '7', expected '1'"),
         ({"settings": '{"model": "resnet"}'}, "of the model 'resnet', expected one of cnn, mlp"),
         ({"format": "other"}, "is no checkpoint of a training"),
@@ -447,6 +521,19 @@ def test_a_checkpoint_of_other_shapes_is_one_line(
     assert "0.bias" in line
 
 
+def test_a_checkpoint_that_was_made_up_is_one_line(
+    stopped: Path, data: Path, tmp_path: Path
+) -> None:
+    out, file = copied(stopped, tmp_path)
+    state = tg.load(file)
+    with safe_open(file, framework="numpy") as opened:
+        about = {k: v for k, v in opened.metadata().items() if not k.startswith("tinygrad_mnist.")}
+    for change in ({"epochs": 3}, {"losses": []}, {"model": []}, {"pass": {}}, {"streams": [1]}):
+        tg.save({**state, **change}, file, about)
+        line = failure(run(tmp_path, "train", "--resume", "--out", out, "--data", data))
+        assert file.name in line or "no checkpoint in" in line
+
+
 def test_the_checkpoint_before_a_damaged_one_goes_on_to_the_same(
     data: Path, tmp_path: Path
 ) -> None:
@@ -459,13 +546,69 @@ def test_the_checkpoint_before_a_damaged_one_goes_on_to_the_same(
     accuracy(done)
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"out/checkpoints/{newest.name} is no safetensors file")
-    assert lines[0].endswith("taking the checkpoint before it")
+    assert lines[0].endswith("taking the one before it")
     assert lines[1].startswith("resuming out/checkpoints/step-")
     equal_results(tmp_path / "whole", out)
 
 
-@pytest.mark.parametrize("blocks", [50, 500])
-def test_a_full_disk_leaves_the_old_checkpoint(data: Path, tmp_path: Path, blocks: int) -> None:
+def test_a_training_that_is_killed_at_once_is_the_one_to_go_on_with(
+    data: Path, tmp_path: Path
+) -> None:
+    """Not that which used the folder before."""
+    options = (*quick(data), "--seed", 5, "--lr", 0.01)
+    accuracy(run(tmp_path, *options, "--out", "whole"))
+    accuracy(run(tmp_path, *quick(data), "--epochs", 2, "--out", "out"))
+    many = ("--epochs", 1, "--out", "out")
+    with started(tmp_path, *options, *many) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("training mlp") for line in process.stdout)
+        while (tmp_path / "out" / "checkpoints" / "step-00000038.safetensors").exists():
+            assert process.poll() is None
+        process.kill()
+    done = run(tmp_path, "train", "--resume", "--out", "out", "--data", data)
+    accuracy(done)
+    equal_results(tmp_path / "whole", tmp_path / "out")
+
+
+def test_it_goes_on_as_it_was_started(data: Path, tmp_path: Path) -> None:
+    """On its backend, without jit, if that is how it was."""
+    options = (*quick(data), "--epochs", 2, "--backend", "numba", "--no-jit", "--out", "out")
+    accuracy(run(tmp_path, *options))
+    out = tmp_path / "out"
+    *_, newest = sorted((out / "checkpoints").glob("step-*"))
+    newest.unlink()
+    command = ("train", "--resume", "--out", "out", "--data", data)
+    done = run(tmp_path, *command, TINYGRAD_MNIST_BACKEND="auto")
+    accuracy(done)
+    assert done.stdout.startswith("resuming ")
+    history = json.loads((out / "history.json").read_text())
+    assert (history["backend"], history["jit"]) == ("numba", False)
+    newest.unlink()
+    other = run(tmp_path, *command, NUMBA_NUM_THREADS="1", TINYGRAD_MNIST_BACKEND="numpy")
+    lines = other.stdout.splitlines()
+    assert "it began with backend numba and goes on with numpy" in lines[0]
+    assert "NUMBA_NUM_THREADS=1" in lines[1]
+    accuracy(other)
+
+
+def test_fewer_epochs_than_are_done_are_an_error(data: Path, tmp_path: Path) -> None:
+    with started(tmp_path, *quick(data), "--epochs", 100_000, "--out", "out") as process:
+        interrupted(process, "epoch 3/")
+    command = ("train", "--resume", "--out", "out", "--data", data)
+    assert "more than 2 epochs" in failure(run(tmp_path, *command, "--epochs", 2))
+
+
+def test_a_model_that_is_gone_is_written_again(data: Path, tmp_path: Path) -> None:
+    accuracy(run(tmp_path, *quick(data), "--out", "out"))
+    out = tmp_path / "out"
+    shutil.copytree(out, tmp_path / "whole")
+    (out / "model.safetensors").unlink()
+    accuracy(run(tmp_path, "train", "--resume", "--out", "out", "--data", data))
+    equal_results(tmp_path / "whole", out)
+    assert sorted(each.name for each in out.iterdir()) == FILES
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(data: Path, tmp_path: Path) -> None:
     """As full as one can be made here: no file may grow beyond so many KiB."""
     accuracy(run(tmp_path, *quick(data), "--epochs", 2, "--out", "out"))
     accuracy(run(tmp_path, *quick(data), "--epochs", 3, "--out", "whole"))
@@ -473,18 +616,15 @@ def test_a_full_disk_leaves_the_old_checkpoint(data: Path, tmp_path: Path, block
     more = ["train", "--resume", "--epochs", 3, "--data", data, "--out", "out"]
     command = shlex.join([*MODULE, *map(str, more)])
     full = subprocess.run(
-        ["bash", "-c", f"ulimit -f {blocks} && {command}"],
+        ["bash", "-c", f"ulimit -f 500 && {command}"],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
         text=True,
         check=False,
     )
-    name = "model.safetensors" if blocks == 50 else "checkpoints/step-"
-    assert re.fullmatch(rf"error: out/{name}.*: File too large", failure(full))
-    pictures = {"curves.png", "report.html"}  # of the training that is no longer the last
-    after = sorted({path.name for path in (tmp_path / "out").rglob("*")} | pictures)
-    assert after == before
+    assert re.fullmatch(r"error: out/checkpoints/step-\d+.*: File too large", failure(full))
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == before
     accuracy(run(tmp_path, *more))
     equal_results(tmp_path / "whole", tmp_path / "out")
 

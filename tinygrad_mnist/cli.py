@@ -7,6 +7,7 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from tinygrad_mnist import __version__, config, doctor, models, nn, runs, training
 from tinygrad_mnist.autograd.graph import no_grad
-from tinygrad_mnist.backend import BackendError, current, resolve, statuses
+from tinygrad_mnist.backend import BackendError, current, resolve, set_backend, statuses
 from tinygrad_mnist.command import (
     FAILED,
     add_backend,
@@ -31,6 +32,7 @@ from tinygrad_mnist.command import (
     writable_folder,
 )
 from tinygrad_mnist.training import Checkpoints, ModelFileError, ModelInfo
+from tinygrad_mnist.training.checkpoints import Checkpoint
 from tinygrad_mnist.utils.data import DataLoader, ImageDataset, datasets
 from tinygrad_mnist.utils.data.images import ImageError, read_digit
 from tinygrad_mnist.verification import FAMILIES, TRAININGS
@@ -109,21 +111,42 @@ def _train_into(out: Path, checkpoints: Checkpoints, arguments: argparse.Namespa
         print(f"the training in {out} is finished: {len(done)} of {settings['epochs']} epochs")
         print(f"test accuracy: {done[-1]['test_accuracy']:.2%}")
         return 0
-    run = runs.prepared(out, checkpoints, settings, arguments.data, arguments.jit)
+    jit = arguments.jit
+    if found is not None:
+        _choose_its_backend(found, arguments)
+        jit = found.settings.get("jit", True) if jit is None else jit
+    run = runs.prepared(
+        out, checkpoints, settings, arguments.data, jit is not False, arguments.line
+    )
     if found is not None:
         print("\n".join(run.go_on(found)))
     elif arguments.resume:
         print(f"nothing to resume in {out}: training from the beginning")
     print(run.first_line(), flush=True)
     with stoppable() as stopped_by:
-        history = run.training.run(run.after_epoch, stopped_by)
+        run.save()  # under its own settings, whenever it is killed
+        try:
+            history = run.training.run(run.after_epoch, stopped_by)
+        except FloatingPointError:
+            checkpoints.drop_beginning()
+            raise
         if number := stopped_by():
             print(run.stopped(), file=sys.stderr)
             return 128 + number
-    run.draw(arguments.line)
+    if not (out / runs.MODEL).exists() or not (out / runs.HISTORY).exists():
+        run.write()
+    run.draw()
     print(f"wrote {', '.join(runs.FILES[:-1])} and {runs.FILES[-1]} to {out}")
     print(f"test accuracy: {history.epochs[-1].test_accuracy:.2%}")
     return 0
+
+
+def _choose_its_backend(found: Checkpoint, arguments: argparse.Namespace) -> None:
+    """Go on where the training was, unless somebody asked for a backend, or it is not here."""
+    name = found.settings.get("backend")
+    if not arguments.backend and config.backend() == "auto" and isinstance(name, str):
+        with suppress(BackendError):  # a line says that another one goes on
+            set_backend(resolve(name, "the backend of the checkpoint"))
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -312,7 +335,7 @@ def _parser() -> argparse.ArgumentParser:
         help="go on from the last checkpoint in --out, with the options it was started with",
     )
     add_backend(command)
-    add_jit(command)
+    add_jit(command, default=None)
 
     command = _command(commands, "evaluate", evaluate)
     command.add_argument("model", metavar="MODEL", help="a model.safetensors that train wrote")

@@ -158,12 +158,13 @@ def add_seed(parser: argparse.ArgumentParser, default: int | None = 0) -> None:
     parser.add_argument("--seed", type=_seed, default=default, metavar="N", help="default: 0")
 
 
-def add_jit(parser: argparse.ArgumentParser) -> None:
-    """The option ``--no-jit``: ``jit`` is False with it, else True."""
+def add_jit(parser: argparse.ArgumentParser, default: bool | None = True) -> None:
+    """The option ``--no-jit``: ``jit`` is False with it, else the ``default``."""
     parser.add_argument(
         "--no-jit",
         dest="jit",
         action="store_false",
+        default=default,
         help="run the Python code of every step, in place of replaying its kernels",
     )
 

@@ -32,8 +32,17 @@ def described(*packages: str) -> str:
         date.today().isoformat(),
         *(f"{title} {version}" for title, version in versions(*packages).items()),
     ]
+    return ", ".join(parts) + _steering()
+
+
+def calculating() -> str:
+    """What the last digits of results depend on: processor, cores, and the environment."""
+    return f"{processor()}, {cores()} cores{_steering()}"
+
+
+def _steering() -> str:
     steering = [f"{name}={value}" for name, value in config.beginning_with(STEERING).items()]
-    return ", ".join(parts) + (f"; with {' '.join(steering)}" if steering else "")
+    return f"; with {' '.join(steering)}" if steering else ""
 
 
 def versions(*packages: str) -> dict[str, str]:

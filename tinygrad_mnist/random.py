@@ -67,13 +67,21 @@ class Generator:
         return {"seed": self._seed, "keys": self._keys, "children": self._children, "host": host}
 
     def set_state(self, state: Mapping[str, Any]) -> Self:
-        """Go on as one from which ``get_state`` gave ``state``. ValueError where it is none."""
-        if not isinstance(state, Mapping) or set(state) != set(self.get_state()):
-            raise ValueError(f"set_state: expected what get_state() gives, got {state!r}")
-        self.manual_seed(state["seed"])
-        self._keys, self._children = int(state["keys"]), int(state["children"])
-        if state["host"] is not None:
-            self.numpy().bit_generator.state = copy.deepcopy(state["host"])
+        """Go on as one from which ``get_state`` gave ``state``.
+
+        ValueError where it is none; nothing is changed then.
+        """
+        try:
+            made = Generator().manual_seed(state["seed"])
+            made._keys, made._children = int(state["keys"]), int(state["children"])
+            if state["host"] is not None:
+                made.numpy().bit_generator.state = copy.deepcopy(state["host"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"set_state: expected what get_state() gives, got {state!r}"
+            ) from error
+        self._seed, self._host = made._seed, made._host
+        self._keys, self._children = made._keys, made._children
         return self
 
     def child(self, number: int) -> Generator:

@@ -13,25 +13,26 @@ from typing import Any
 
 from tinygrad_mnist import __version__, models, training
 from tinygrad_mnist.backend import current
-from tinygrad_mnist.machine import cores, processor, versions
+from tinygrad_mnist.machine import calculating, versions
 from tinygrad_mnist.optim import Optimizer
 from tinygrad_mnist.optim.lr_scheduler import OneCycleLR
 from tinygrad_mnist.random import manual_seed
 from tinygrad_mnist.report import Report, plot_history, write_report
 from tinygrad_mnist.training import Checkpoints, Epoch, History, ModelFileError, ModelInfo, Training
 from tinygrad_mnist.training.checkpoints import Checkpoint
-from tinygrad_mnist.utils.data import DataLoader, datasets
+from tinygrad_mnist.utils.data import DataLoader, ImageDataset, datasets
 from tinygrad_mnist.utils.files import remove_unfinished, write_whole
 
 EVALUATION_BATCH = 500
 MODEL, HISTORY, CURVES, REPORT = "model.safetensors", "history.json", "curves.png", "report.html"
 FILES = (MODEL, HISTORY, CURVES, REPORT)
 CHECKPOINTS = "checkpoints"
-PROFILED = 10  # steps, of which the report tells
 
 Settings = dict[str, Any]
 # What a run that is taken up again must have in common with its checkpoint, as options.
 OPTIONS = ("model", "dataset", "epochs", "batch_size", "lr", "optimizer", "seed")
+# What its last digits depend on besides.
+ALIKE = ("backend", "jit", "machine")
 
 
 @dataclass
@@ -66,13 +67,19 @@ class Run:
             )
         try:
             self.training.load_state_dict(found.state)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelFileError(f"{found.path} does not fit: {error}") from error
+        except ValueError as error:
+            raise ModelFileError(f"{found.path}: {error}") from error
+        if self.training.steps > self.training.epochs * len(self.training.train):
+            raise ModelFileError(
+                f"{found.path} is of {self.training.steps} steps, which are more than "
+                f"{self.training.epochs} epochs; leave --epochs out, or give more"
+            )
+        now["line"], now["resumed"] = stored.get("line", now["line"]), now["line"]
         return [
             *(
                 f"it began with {name} {stored.get(name)} and goes on with {now[name]}: the last "
                 "digits will be those of neither"
-                for name in ("backend", "jit")
+                for name in ALIKE
                 if stored.get(name) != now[name]
             ),
             f"resuming {found.path}: {self.training.steps} steps are done",
@@ -80,13 +87,17 @@ class Run:
 
     def after_epoch(self, epoch: Epoch, history: History) -> None:
         """Write everything but the pictures anew, and say how the epoch went."""
+        self.write()
+        self.save()  # the last, so that whoever goes on from it has the others
+        print(_epoch_line(epoch, self.training.epochs), flush=True)
+
+    def write(self) -> None:
+        """Write the model and its history; pictures of what was there before go."""
         for picture in (CURVES, REPORT):
-            (self.folder / picture).unlink(missing_ok=True)  # of an earlier training
+            (self.folder / picture).unlink(missing_ok=True)
         training.save_model(self.folder / MODEL, self.training.model, self.info)
         text = json.dumps(self._history(), indent=1)
         write_whole(self.folder / HISTORY, text.encode())
-        self.save()  # the last, so that whoever goes on from it has the others
-        print(_epoch_line(epoch, self.training.epochs), flush=True)
 
     def save(self) -> None:
         """Write a checkpoint of where the training stands."""
@@ -94,18 +105,22 @@ class Run:
 
     def stopped(self) -> str:
         """Save where the training stands; the line that says so."""
-        if not self.training.steps:
-            return "interrupted before the first step; nothing was written"
+        if self.training.finished:
+            return "interrupted after the last epoch; the same with --resume draws the pictures"
         self.save()
         epoch = len(self.training.history.epochs) + 1
         step = self.training.steps - (epoch - 1) * len(self.training.train)
         return f"interrupted after step {step} of epoch {epoch}; the same with --resume goes on"
 
-    def draw(self, command: str) -> None:
-        """Write the pictures, and the page that has them all; ``command`` is the line of it."""
+    def draw(self) -> None:
+        """Write the pictures, and the page that has them all."""
         history, test = self._history(), self.training.test.dataset
         found = self.training.evaluation or self.training.evaluate()
         packages = ["numpy"] if self.settings["backend"] == "numpy" else ["numpy", "numba"]
+        lines = {"command line": self.settings["line"]}
+        if resumed := self.settings.get("resumed"):
+            lines["resumed with"] = resumed
+        profiled = self.training.profile()
         report = Report(
             history=history,
             weight=next(self.training.model.parameters()).detach().numpy(),
@@ -113,13 +128,13 @@ class Run:
             labels=test.labels,
             probabilities=found.probabilities,
             classes=datasets.class_names(self.settings["dataset"]),
-            rows=self.training.profile(PROFILED),
-            steps=PROFILED,
+            rows=profiled.rows,
+            steps=profiled.steps,
             about={
-                "command line": command,
+                **lines,
                 "tinygrad_mnist": __version__,
                 **versions(*packages),
-                "machine": f"{processor()}, {cores()} cores, {platform.system()}",
+                "machine": f"{self.settings['machine']}, {platform.system()}",
                 "date": date.today().isoformat(),
             },
         )
@@ -132,11 +147,16 @@ class Run:
 
 
 def prepared(
-    folder: Path, checkpoints: Checkpoints, settings: Settings, data: str | None, jit: bool
+    folder: Path,
+    checkpoints: Checkpoints,
+    settings: Settings,
+    data: str | None,
+    jit: bool,
+    line: str,
 ) -> Run:
     """A run that has not begun, on the images in the folder ``data``, else those of everywhere.
 
-    DataError where there are none.
+    ``line`` is the command. DataError where there are no images.
     """
     for name in FILES:
         remove_unfinished(folder, name)
@@ -157,7 +177,9 @@ def prepared(
         **settings,
         "backend": current().name,
         "jit": jit,
-        "data": f"{len(train_set)} images, labels {zlib.crc32(train_set.labels.tobytes()):08x}",
+        "machine": calculating(),
+        "data": f"{len(train_set)} images ({_checksum(train_set, test_set)})",
+        "line": line,
     }
     return Run(folder, checkpoints, made, info, settings)
 
@@ -189,6 +211,15 @@ def chosen(given: Mapping[str, Any], found: Checkpoint | None) -> Settings:
                 f"leave {option} out to go on with it, or name another --out"
             )
     return {**stored, **given}
+
+
+def _checksum(*datasets: ImageDataset) -> str:
+    """The CRC-32 of all images and labels."""
+    found = 0
+    for each in datasets:
+        found = zlib.crc32(each.images.numpy().tobytes(), found)
+        found = zlib.crc32(each.labels.tobytes(), found)
+    return f"{found:08x}"
 
 
 def is_finished(folder: Path, found: Checkpoint, settings: Settings) -> bool:

@@ -16,12 +16,16 @@ from typing import Any
 import numpy as np
 
 from tinygrad_mnist.backend import resolve
+from tinygrad_mnist.checks import DTYPES
 from tinygrad_mnist.creation import tensor
 from tinygrad_mnist.kernels import Backend
 from tinygrad_mnist.tensor import Tensor
 from tinygrad_mnist.utils.files import write_whole
 
-STRUCTURE, CHECKSUM = "structure", "crc32"  # of the metadata
+# Of the metadata; a name of one's own may be anything else.
+STRUCTURE, CHECKSUM = "tinygrad_mnist.structure", "tinygrad_mnist.crc32"
+_HEADER = "__metadata__"  # where safetensors has the metadata, among the tensors' names
+_DTYPES = {"BOOL", "U8", "I8", "I16", "I32", "I64", "F32", "F64"}  # safetensors' names of ours
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -37,19 +41,24 @@ def save(obj: Any, path: str | Path, metadata: Mapping[str, str] | None = None) 
 
     ``obj`` is a tensor, a NumPy array, or a nest of such, numbers, strings and None in dicts (with
     strings or integers as keys), lists and tuples. ``metadata`` are strings of your own beside it.
-    What is at ``path`` is replaced in one go, and stays as it was after an error. OSError where the
-    file cannot be written, TypeError for what else is in ``obj``.
+    What is at ``path`` is replaced in one go, and stays as it was after an error; the same state
+    makes the same bytes. OSError where the file cannot be written, TypeError for what else is in
+    ``obj``, ValueError for a name that safetensors or this program needs.
     """
-    from safetensors.numpy import save as encoded  # noqa: PLC0415  it takes a while
-
     arrays: dict[str, np.ndarray] = {}
     about = dict(metadata or {})
+    if taken := {STRUCTURE, CHECKSUM} & set(about):
+        raise ValueError(
+            f"save: metadata may not have {', '.join(sorted(taken))}; name it otherwise"
+        )
     if _is_flat(obj):
-        arrays = {name: _host(value) for name, value in obj.items()}
+        arrays = {name: _host(name, value) for name, value in obj.items()}
     else:
         about[STRUCTURE] = json.dumps(_outline(obj, "", arrays))
+    if _HEADER in arrays:
+        raise ValueError(f"save: no tensor may be named {_HEADER!r}, which safetensors needs")
     about[CHECKSUM] = _checksum(arrays, about)
-    write_whole(path, encoded(arrays, about))
+    write_whole(path, _encoded(arrays, about))
 
 
 def load(path: str | Path, backend: str | Backend | None = None) -> Any:
@@ -73,7 +82,7 @@ def read(path: str | Path, backend: str | Backend | None = None) -> tuple[Any, d
         if STRUCTURE not in about:
             return tensors, about
         return _filled(json.loads(about[STRUCTURE]), tensors), about
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, RecursionError) as error:
         raise ModelFileError(f"{path}: {error}") from error
 
 
@@ -90,9 +99,30 @@ def _read(path: Path, with_arrays: bool = True) -> tuple[dict[str, np.ndarray], 
     try:
         with safe_open(path, framework="numpy") as file:
             names = sorted(file.keys()) if with_arrays else []
+            for name in names:
+                if (dtype := file.get_slice(name).get_dtype()) not in _DTYPES:
+                    raise ModelFileError(
+                        f"{path}: {name!r} is of {dtype}, which no tensor here is; "
+                        "write it as float32 or float64"
+                    )
             return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
-    except (SafetensorError, TypeError) as error:  # TypeError: a dtype NumPy lacks, as bfloat16
+    except SafetensorError as error:
         raise ModelFileError(f"{path} is no safetensors file, or a damaged one: {error}") from error
+    except OSError as error:  # of the library, which names no file
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def _encoded(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
+    """The file's bytes; the library alone would put the metadata in another order each time."""
+    from safetensors.numpy import save as encoded  # noqa: PLC0415  it takes a while
+
+    content = encoded(dict(arrays), dict(about))
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header[_HEADER] = dict(sorted(header[_HEADER].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # so that the numbers are aligned
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def _checksum(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> str:
@@ -121,9 +151,17 @@ def _is_flat(obj: Any) -> bool:
     )
 
 
-def _host(x: Any) -> np.ndarray:
+def _host(name: str, x: Any) -> np.ndarray:
+    """The array to be written. TypeError for one that would not come back."""
     array = x.detach().numpy() if isinstance(x, Tensor) else x
-    return np.ascontiguousarray(array).reshape(array.shape)  # which of 0 dimensions makes one
+    dtype = array.dtype.newbyteorder("=")
+    if dtype not in DTYPES:
+        raise TypeError(
+            f"save: {name!r} is an array of {array.dtype}, expected one of "
+            f"{', '.join(map(str, DTYPES))}"
+        )
+    # which makes one dimension of none
+    return np.ascontiguousarray(array, dtype).reshape(array.shape)
 
 
 def _outline(x: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
@@ -132,7 +170,7 @@ def _outline(x: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
         name = path
         while name in arrays:  # {"a.b": x, "a": {"b": y}}
             name += "'"
-        arrays[name] = _host(x)
+        arrays[name] = _host(name, x)
         return {"tensor": name}
     if isinstance(x, np.generic):
         x = x.item()

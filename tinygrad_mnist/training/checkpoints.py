@@ -6,14 +6,18 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinygrad_mnist.serialization import ModelFileError, read, read_metadata, save
+from tinygrad_mnist.training.loop import Epoch
 from tinygrad_mnist.utils.files import remove_unfinished
 
 FORMAT, VERSION = "tinygrad_mnist checkpoint", "1"
 KEPT = 3
+EPOCH = {each.name for each in fields(Epoch)}
+STATE = {"model", "optimizer", "scheduler", "streams", "pass", "epochs", "losses"}
 _NAME = re.compile(r"step-(\d+)\.safetensors")
 _LOCK = ".lock"
 
@@ -65,8 +69,8 @@ class Checkpoints:
     def save(self, step: int, settings: Mapping[str, Any], state: Mapping[str, Any]) -> Path:
         """Write the checkpoint after ``step``, whole or not at all; older ones than the last go.
 
-        So do those of later steps: they are damaged, or of a training that this one replaces.
-        OSError where it cannot be written; the others are there then as they were.
+        So do those of later steps, which are damaged, and with step 0, where a training begins, all
+        others. OSError where it cannot be written; the others are there then as they were.
         """
         path = self.folder / f"step-{step:08d}.safetensors"
         about = {"format": FORMAT, "version": VERSION, "settings": json.dumps(settings)}
@@ -78,6 +82,11 @@ class Checkpoints:
             numbered[other].unlink(missing_ok=True)
         return path
 
+    def drop_beginning(self) -> None:
+        """Remove the checkpoint from which a training began that came to nothing."""
+        if beginning := self._numbered().get(0):
+            beginning.unlink()
+
     def newest(self, say: Callable[[str], None]) -> Checkpoint | None:
         """The last checkpoint that can be read; None where there is none at all.
 
@@ -85,11 +94,12 @@ class Checkpoints:
         is of another version of this program; OSError where one cannot be read.
         """
         numbered = self._numbered()
-        for step in sorted(numbered, reverse=True):
+        steps = sorted(numbered, reverse=True)
+        for step in steps:
             try:
                 return _read(numbered[step])
             except _Damaged as error:
-                say(f"{error}; taking the checkpoint before it")
+                say(f"{error}; taking the one before it" if step != steps[-1] else str(error))
         if numbered:
             raise ModelFileError(
                 f"no checkpoint in {self.folder} can be read; train without --resume to begin anew"
@@ -98,9 +108,13 @@ class Checkpoints:
 
     def _numbered(self) -> dict[int, Path]:
         """The checkpoints by their steps."""
-        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
-        found = (_NAME.fullmatch(name) for name in names)
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        found = (_NAME.fullmatch(path.name) for path in paths if path.is_file())
         return {int(match[1]): self.folder / match[0] for match in found if match}
+
+
+def _are_epochs(x: Any) -> bool:
+    return isinstance(x, list) and all(isinstance(each, dict) and set(each) == EPOCH for each in x)
 
 
 class _Damaged(ValueError):
@@ -119,6 +133,11 @@ def _read(path: Path) -> Checkpoint:
             f"{path} is of checkpoint version {version!r}, expected {VERSION!r}; go on with the "
             "tinygrad_mnist that wrote it, or train without --resume"
         )
-    if about.get("format") != FORMAT or "settings" not in about:
+    try:
+        settings = json.loads(about.get("settings", "{}"))
+    except (ValueError, RecursionError):
+        settings = None
+    fits = isinstance(settings, dict) and isinstance(state, dict) and set(state) >= STATE
+    if about.get("format") != FORMAT or not fits or not _are_epochs(state["epochs"]):
         raise _Damaged(f"{path} is no checkpoint of a training")
-    return Checkpoint(path, json.loads(about["settings"]), state)
+    return Checkpoint(path, settings, state)

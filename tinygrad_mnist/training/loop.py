@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -59,6 +59,14 @@ class History:
         return {**about, "steps_per_epoch": self.steps_per_epoch, "epochs": epochs, "steps": steps}
 
 
+class Profiled(NamedTuple):
+    """The profile of so many steps of so many images."""
+
+    rows: list[profiler.Row]
+    steps: int
+    images: int
+
+
 @dataclass
 class _Pass:
     """The epoch under way."""
@@ -78,8 +86,8 @@ class Training:
     with as many threads. ``scheduler`` goes one step on after each batch. The steps of training and
     of testing are recorded once for all epochs, as ``tg.jit`` does, before they count: the Python
     code in ``forward`` runs a few times for each shape, and no more. For a model that counts, draws
-    from Python's ``random`` or reads values there, ``jit=False``. ValueError where ``train`` gives
-    no batch.
+    from Python's ``random`` or reads values there, ``jit=False``. ValueError where a loader gives
+    no batch, TypeError for a schedule that steps on a metric.
     """
 
     def __init__(
@@ -92,10 +100,16 @@ class Training:
         scheduler: Scheduler = None,
         jit: bool = True,
     ) -> None:
-        if not len(train):
-            raise ValueError(
-                f"fit: no batch of {train.batch_size} in {len(train.dataset)} images with "
-                "drop_last; use a smaller batch_size"
+        for loader in (train, test):
+            if not len(loader):
+                raise ValueError(
+                    f"fit: no batch of {loader.batch_size} in {len(loader.dataset)} images with "
+                    "drop_last; use a smaller batch_size"
+                )
+        if isinstance(scheduler, optim.lr_scheduler.ReduceLROnPlateau):
+            raise TypeError(
+                "fit: a ReduceLROnPlateau steps on a metric, and not after each batch; step it in "
+                "on_epoch"
             )
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.train, self.test = train, test
@@ -103,7 +117,8 @@ class Training:
         self.history = History(len(train))
         self.evaluation: Evaluation | None = None  # of the last epoch's end
         self._step = train_step(model, optimizer, scheduler)
-        self._train_step = Rehearsed(self._step, self._before_step) if jit else self._step
+        self._jit = jit
+        self._train_step = self._made_step()
         self._test_step = _test_step(model, jit)
         self._pass = _Pass()
         self._unread: list[tuple[Tensor, ...]] = []  # losses and hits of the last steps
@@ -136,22 +151,25 @@ class Training:
         """Test the model as it is."""
         return evaluated(self.model, self.test, self._test_step)
 
-    def profile(self, steps: int = 10) -> list[profiler.Row]:
-        """Where so many training steps spend their time, run by Python kernel after kernel.
+    def profile(self, images: int = 512, seconds: float = 0.1) -> Profiled:
+        """Where training steps spend their time, run by Python kernel after kernel.
 
-        They are of the first batch of an epoch, and what they change is put back.
+        They are of the first batch of an epoch, or so many images of that, and are done again until
+        ``seconds`` are over. What they change is put back.
         """
         snapshot, streams = self._snapshot(), self._streams()
         step = train_step(self.model, self.optimizer, None)  # a schedule may have ended
         self.model.train()
-        x, y = next(iter(self.train))
-        step(x, y)
-        with profiler.profile() as profile:
-            for _ in range(steps):
+        x, y = (each[:images] for each in next(iter(self.train)))
+        profile, steps = profiler.profile(), 0
+        ends = time.perf_counter() + seconds
+        while not steps or time.perf_counter() < ends:
+            with profile:
                 step(x, y)
+            steps += 1
         snapshot.put_back()
         self._set_streams(streams)
-        return profile.rows()
+        return Profiled(profile.rows(), steps, len(y))
 
     def state_dict(self) -> dict[str, Any]:
         """The states of its parts, of the random streams, and where it is; ``tg.save`` takes it."""
@@ -167,18 +185,40 @@ class Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state``. ValueError, TypeError or KeyError where it does not fit."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if (self.scheduler is None) != (state["scheduler"] is None):
-            raise ValueError("load_state_dict: only one of the state and this has a scheduler")
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
-        self._pass = _Pass(**{**state["pass"], "counts": state["pass"]["counts"].tolist()})
-        self.history.epochs[:] = [Epoch(**epoch) for epoch in state["epochs"]]
-        self.history.losses[:] = state["losses"].tolist()
-        self._set_streams(state["streams"])
+        """Go on from ``state``. ValueError where it does not fit; nothing is changed then."""
+        before = self._snapshot()
+        try:
+            here, history = self._checked(state)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.scheduler is not None:
+                self.scheduler.load_state_dict(state["scheduler"])
+            self._set_streams(state["streams"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            before.put_back()
+            reason = str(error) if isinstance(error, ValueError) else repr(error)
+            raise ValueError(
+                f"Training.load_state_dict: the state does not fit: {reason}"
+            ) from error
+        self._pass, self.history = here, history
         self._unread.clear()
+
+    def _checked(self, state: Mapping[str, Any]) -> tuple[_Pass, History]:
+        """Where ``state`` is, and its history."""
+        if (self.scheduler is None) != (state["scheduler"] is None):
+            raise ValueError("only one of it and this training has a scheduler")
+        if len(state["streams"]) != len(self._generators()):
+            raise ValueError("it is of other loaders, by the number of their generators")
+        here = _Pass(**{**state["pass"], "counts": state["pass"]["counts"].tolist()})
+        epochs = [Epoch(**epoch) for epoch in state["epochs"]]
+        history = History(len(self.train), epochs, state["losses"].tolist())
+        steps = len(epochs) * len(self.train) + here.batch
+        if len(history.losses) != steps or here.batch != len(here.counts):
+            raise ValueError(
+                f"it has {len(history.losses)} losses after {len(epochs)} epochs and {here.batch} "
+                f"batches, of which an epoch here has {len(self.train)}"
+            )
+        return here, history
 
     # ---- an epoch
 
@@ -227,12 +267,12 @@ class Training:
     def _batches(self) -> Iterator[Any]:
         """Those of the epoch that are not done yet."""
         now = self._streams()
-        if not self._pass.batch:
+        if not self._pass.began:
             self._pass.began = now
-            return iter(self.train)
         self._set_streams(self._pass.began)
         batches = self.train.from_batch(self._pass.batch)
-        self._set_streams(now)
+        if self._pass.batch:
+            self._set_streams(now)
         return batches
 
     def _read(self) -> None:
@@ -253,30 +293,35 @@ class Training:
             self._again(step)
         except FloatingPointError as error:
             notes = getattr(error, "__notes__", ())
-            return FloatingPointError("; ".join([f"the {what}: {error}", *notes, _ADVICE]))
+            found = "; ".join([f"the {what}: {error}", *notes])
+            return FloatingPointError(found if " was given NaN" in found else f"{found}; {_ADVICE}")
         return FloatingPointError(f"the {what}; {_ADVICE}")
 
     def _again(self, last: int) -> None:
-        """Do the epoch's steps once more, with an eye on every number of the last two and a test.
+        """Do the epoch once more, from the step before ``last`` on with an eye on every number.
 
-        The step before the one whose loss is not finite may have spoilt the weights.
+        That may have spoilt the weights. Those steps are plain, which may round otherwise than the
+        replays did, so that the numbers may go wrong a few steps later.
         """
         self._pass.batch, snapshot, streams = self._start
         snapshot.put_back()
         self._set_streams(streams)
         self.model.train()
-        for step, (x, y) in enumerate(self._batches(), self._pass.batch + 1):
-            if step < last - 1:
-                self._train_step(x, y)
-                continue
-            with detect_anomaly():
-                self._step(x, y)
-            if step == last:
-                break
+        again = self._made_step()
+        for x, y in self._batches():
+            if self._pass.batch < last - 2:
+                again(x, y)
+            else:
+                with detect_anomaly():
+                    self._step(x, y)
+            self._pass.batch += 1
         with detect_anomaly():
             evaluated(self.model, self.test, test_step(self.model))
 
     # ---- state
+
+    def _made_step(self) -> Step:
+        return Rehearsed(self._step, self._before_step) if self._jit else self._step
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(self.model, self.optimizer, self.scheduler)

@@ -99,7 +99,12 @@ class DataLoader:
         return self.from_batch(0)
 
     def from_batch(self, start: int) -> Iterator[Any]:
-        """A pass without its first ``start`` batches, which are not made; the rest is the same."""
+        """A pass without its first ``start`` batches, which are not made; the rest is the same.
+
+        ValueError for a ``start`` below 0. A ``sampler`` that draws from a generator of its own
+        gives other positions at each pass.
+        """
+        start = _whole("start", start, 0)
         generator = self.generator or random.current()
         streams = generator.spawn()
         indices = itertools.islice(enumerate(self._indices(generator, streams), 1), start, None)
