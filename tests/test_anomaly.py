@@ -444,3 +444,31 @@ def test_a_recorded_step_tells_the_lines_it_was_recorded_at(backend: Backend) ->
     nan = anomaly(lambda: step(T([-3.0, 2.0], backend=backend)))
     assert str(nan).startswith("sqrt made 1 NaN among its 2 numbers, at ")
     assert nan.__notes__ == ["in Root()"]
+
+
+def test_a_recorded_function_is_named_with_the_line_that_applies_it(backend: Backend) -> None:
+    class Copied(autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: tg.Tensor) -> tg.Tensor:
+            ctx.save_for_backward(x)
+            return x * 1
+
+        @staticmethod
+        def backward(ctx: Any, dY: tg.Tensor) -> tg.Tensor:
+            return dY / ctx.saved_tensors[0]
+
+    w = nn.Parameter(tg.ones(2, backend=backend))
+
+    @tg.jit
+    def step(x: Any) -> None:
+        copied = Copied.apply(w * x)
+        w.grad = None
+        copied.sum().backward()
+
+    for _ in range(3):
+        step(tg.ones(2, backend=backend))
+    said = str(anomaly(lambda: step(tg.zeros(2, backend=backend))))
+    assert said.startswith(
+        "divide made 2 infinities among its 2 numbers in the gradient of Copied, which ran at "
+        + line_of("copied = Copied.apply(w * x)")
+    )
