@@ -182,6 +182,167 @@ def test_other_errors_of_a_backward_pass_are_noted() -> None:
     assert not hasattr(raised.value, "__notes__")
 
 
+class Raw(autograd.Function):
+    """x, and dY as it comes, times numbers of NumPy that nobody watches."""
+
+    @staticmethod
+    def forward(ctx: Any, x: tg.Tensor, forward: float, backward: float) -> tg.Tensor:
+        ctx.backward = backward
+        return T(x.detach().numpy() * np.float32(forward), backend=x.backend)
+
+    @staticmethod
+    def backward(ctx: Any, dY: tg.Tensor) -> Any:
+        return T(dY.numpy() * np.float32(ctx.backward), backend=dY.backend), None, None
+
+
+@pytest.mark.parametrize("bad", [math.nan, INF])
+def test_what_a_function_returns_at_the_line_that_applies_it(bad: float) -> None:
+    x = T([1.0, 2.0], requires_grad=True, backend="numpy")
+    found = "2 NaN" if math.isnan(bad) else "2 infinities"
+
+    def forward() -> None:
+        Raw.apply(x * 2, bad, 1.0)
+
+    assert str(anomaly(forward)) == (
+        f"Raw made {found} among its 2 numbers, at {line_of('Raw.apply(x * 2, bad, 1.0)')}; "
+        f"inputs: float32(2,), {bad}, 1.0"
+    )
+
+    def backward() -> None:
+        y = Raw.apply(x * 2, 1.0, bad)
+        y.mean().backward()
+
+    assert str(anomaly(backward)) == (
+        f"Raw.backward for argument 0 made {found} among its 2 numbers in the gradient of Raw, "
+        f"which ran at {line_of('y = Raw.apply(x * 2, 1.0, bad)')}; "
+        f"backward at {line_of('y.mean().backward()')}; inputs: float32(2,)"
+    )
+    assert x.grad is None
+
+
+def test_a_function_is_told_from_what_it_is_given() -> None:
+    x = T([math.nan, 2.0], requires_grad=True, backend="numpy")
+    said = str(anomaly(lambda: Raw.apply(x, 1.0, 1.0)))
+    assert said.startswith("Raw was given NaN: its inputs[0] has 1 NaN among its 2 numbers, at ")
+    x = T([INF, 2.0], requires_grad=True, backend="numpy")
+    with tg.detect_anomaly():
+        Raw.apply(x, 1.0, 1.0).backward(T([INF, 1.0], backend="numpy"))
+    assert x.grad.tolist() == [INF, 1]
+
+
+def test_the_layer_of_a_function_is_noted() -> None:
+    class Layer(nn.Module):
+        def forward(self, x: tg.Tensor) -> tg.Tensor:
+            return Raw.apply(x, 1.0, math.nan)
+
+    x = T([1.0], requires_grad=True, backend="numpy")
+    error = anomaly(lambda: Layer()(x).sum().backward())
+    assert error.__notes__ == ["in Layer()"]
+    assert "which ran at " + line_of("return Raw.apply(x, 1.0, math.nan)") in str(error)
+
+
+def test_what_a_hook_returns(backend: Backend) -> None:
+    bad = tg.full((2,), math.nan, backend=backend)
+    on = {"requires_grad": True, "backend": backend}
+    leaf, inner = T([1.0, 2.0], **on), T([1.0, 2.0], **on)
+    leaf.register_hook(lambda dX: bad)
+    said = str(anomaly(lambda: (leaf * 2).sum().backward()))
+    assert said.startswith("a hook made 2 NaN among its 2 numbers in the backward pass, at ")
+
+    def run() -> None:
+        y = inner * 2
+        y.register_hook(lambda dX: bad)
+        y.sum().backward()
+
+    said = str(anomaly(run))
+    assert said.startswith(
+        "a hook made 2 NaN among its 2 numbers in the gradient of multiply, which ran at "
+    )
+    assert leaf.grad is inner.grad is None
+
+
+def test_the_gradient_that_backward_is_given(backend: Backend) -> None:
+    w = tg.ones(2, requires_grad=True, backend=backend)
+    bad = tg.full((2, 1), math.nan, backend=backend)
+    message = "backward was given NaN: its input has 2 NaN among its 2 numbers"
+    assert str(anomaly(lambda: w.reshape(2, 1).backward(bad))).startswith(message)
+    assert w.grad is None
+    said = str(anomaly(lambda: autograd.grad(w.reshape(2, 1), w, bad)))
+    assert said.startswith(message)
+
+
+def test_an_infinity_beside_given_ones(backend: Backend) -> None:
+    x = T([-INF, 1000.0, 1.0], backend=backend)
+    said = str(anomaly(x.exp))
+    assert said.startswith("exp made 1 infinity among its 3 numbers, at ")
+    assert "divide made 1 infinity among" in str(anomaly(lambda: 1 / T([-INF, 0.0])))
+    columns = T([[1.0], [1e38]], backend=backend)
+    assert "multiply made 1 infinity among its 6" in str(anomaly(lambda: columns * x))
+    assert "made 1 infinity among its 3" in str(anomaly(lambda: x.mul_(1e36)))
+    with tg.detect_anomaly():
+        assert T([-INF, 1.0, INF], backend=backend).square().tolist() == [INF, 1, INF]
+        assert T([-INF, 1.0], backend=backend).mul_(2).tolist() == [-INF, 2]
+        assert tg.where(T([True, False]), -INF, T([1.0, INF])).tolist() == [-INF, INF]
+        assert T([1.0, INF]).clamp(min=-INF, max=INF).tolist() == [1, INF]
+
+
+def test_an_infinity_that_a_narrower_dtype_makes(backend: Backend) -> None:
+    wide = T([1e300, 1.0, INF], dtype="float64", backend=backend)
+
+    def rows(v: Any) -> None:
+        tg.zeros(3, 2, backend=backend)[[0, 2]] = v
+
+    x = tg.zeros(3, backend=backend)
+    said = str(anomaly(lambda: x.copy_(wide)))
+    assert said.startswith("copy_ made 1 infinity among the 3 numbers of y, at ")
+    assert "inputs: x float32(3,), y float64(3,)" in said
+    assert "cast made 1 infinity among its 2 numbers" in str(anomaly(lambda: rows(wide[:2])))
+    assert "made 1 infinity" in str(anomaly(lambda: tg.full((2,), 1e300, backend=backend)))
+    with tg.detect_anomaly():
+        x[1:].copy_(wide[1:])
+        rows(wide[1:])
+        rows(T([math.nan, -INF], backend=backend))
+        tg.full((2,), -INF, backend=backend)
+
+
+def test_a_function_made_of_ops_that_brings_the_nan(backend: Backend) -> None:
+    on = {"backend": backend}
+
+    def run() -> None:
+        tg.zeros(0, **on).mean()
+
+    assert str(anomaly(run)) == (
+        "mean made 1 NaN among its 1 number (in multiply), at "
+        f"{line_of('tg.zeros(0, **on).mean()')}; inputs: x float32(), y nan"
+    )
+    for name in ("std", "var"):
+        said = str(anomaly(getattr(tg.zeros(1, **on), name)))
+        assert said.startswith(f"{name} made 1 NaN among its 1 number (in ")
+    said = str(anomaly(lambda: tg.mean(tg.zeros(0, **on))))
+    assert said.startswith("mean made 1 NaN among its 1 number (in multiply), at ")
+    said = str(anomaly(lambda: tg.ones(2, **on) * math.nan))  # their own number
+    assert said.startswith("multiply was given NaN: y has 1 NaN among its 1 number, at ")
+    said = str(anomaly(lambda: T([1.0, math.nan], **on).mean()))
+    assert said.startswith("sum was given NaN: x has 1 NaN among its 2 numbers, at ")
+
+
+def test_an_error_beside_a_backward_pass_that_failed_has_no_note() -> None:
+    x = T([1.0], requires_grad=True)
+
+    def fail(dX: Any) -> None:
+        raise RuntimeError("lost")
+
+    for check_nan in (True, False):
+        y = x * 2
+        y.register_hook(fail)
+        with pytest.raises(KeyError) as raised, tg.detect_anomaly(check_nan):
+            with pytest.raises(RuntimeError, match="lost") as caught:
+                y.sum().backward()
+            raise KeyError("unrelated")
+        assert "in the gradient of multiply, which ran outside" in caught.value.__notes__[0]
+        assert not hasattr(raised.value, "__notes__")
+
+
 # ---- what it does not report
 
 
@@ -283,3 +444,31 @@ def test_a_recorded_step_tells_the_lines_it_was_recorded_at(backend: Backend) ->
     nan = anomaly(lambda: step(T([-3.0, 2.0], backend=backend)))
     assert str(nan).startswith("sqrt made 1 NaN among its 2 numbers, at ")
     assert nan.__notes__ == ["in Root()"]
+
+
+def test_a_recorded_function_is_named_with_the_line_that_applies_it(backend: Backend) -> None:
+    class Copied(autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: tg.Tensor) -> tg.Tensor:
+            ctx.save_for_backward(x)
+            return x * 1
+
+        @staticmethod
+        def backward(ctx: Any, dY: tg.Tensor) -> tg.Tensor:
+            return dY / ctx.saved_tensors[0]
+
+    w = nn.Parameter(tg.ones(2, backend=backend))
+
+    @tg.jit
+    def step(x: Any) -> None:
+        copied = Copied.apply(w * x)
+        w.grad = None
+        copied.sum().backward()
+
+    for _ in range(3):
+        step(tg.ones(2, backend=backend))
+    said = str(anomaly(lambda: step(tg.zeros(2, backend=backend))))
+    assert said.startswith(
+        "divide made 2 infinities among its 2 numbers in the gradient of Copied, which ran at "
+        + line_of("copied = Copied.apply(w * x)")
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,13 @@ def test_float64_on_every_backend(backend: Backend) -> None:
     assert row(found, "2").output_bytes == 8 * 18
 
 
+def test_a_size_alone_and_those_of_numpy_are_shapes() -> None:
+    expected = summarize(models.mlp(), (784,))
+    sizes = np.array([784])
+    for shape in (784, sizes[0], (sizes[0],), [sizes[0]], [tuple(sizes)]):
+        assert summarize(models.mlp(), shape) == expected
+
+
 # ---- what it leaves
 
 
@@ -253,6 +261,47 @@ def test_it_leaves_everything_as_it_was(fails: bool) -> None:
     assert len(hooked) == (2 if fails else 3)  # the user's hooks are a part of the model
 
 
+class Keeping(nn.Module):
+    """Writes to what it holds in place: parameters, tensors, lists, dicts and sets, nested ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(tg.ones(3))
+        self.tied = self.w
+        self.scale = tg.ones(3)
+        self.seen: list[Any] = []
+        self.stats: dict[str, Any] = {"n": 0, "shapes": [{"first"}], "sum": (tg.zeros(3),)}
+        self.last = deque([1, 2], maxlen=2)
+        self.counts = Counter("aab")
+        self.stats["self"] = self.stats
+
+    def forward(self, x: tg.Tensor) -> tg.Tensor:
+        with tg.no_grad():
+            self.w.mul_(0.5)
+            self.scale.add_(1)
+            self.stats["sum"][0].add_(x.sum(0))
+        self.seen.append(x)
+        self.stats["n"] += 1
+        self.stats["shapes"][0].add(x.shape)
+        self.last.append(3)
+        self.counts.update("b")
+        return x * self.w
+
+    def state(self) -> str:
+        attributes = (self.stats, self.seen, self.last, self.counts)
+        return str((self.w.tolist(), self.scale.tolist(), attributes, list(map(id, attributes))))
+
+
+def test_what_a_forward_writes_in_place_is_put_back() -> None:
+    model = nn.Sequential(Keeping())
+    before, held = model[0].state(), model[0].w
+    model.summary((3,))
+    assert model[0].state() == before
+    assert model[0].w is held is model[0].tied
+    model[0].train()(tg.ones(2, 3)).sum().backward()
+    assert held.grad is not None
+
+
 def test_running_statistics_that_a_backward_pass_needs_are_not_written() -> None:
     model = nn.Sequential(nn.BatchNorm1d(3))
     loss = model.eval()(tg.ones(2, 3, requires_grad=True)).sum()
@@ -274,7 +323,9 @@ def test_a_recorded_step_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
 # ---- what does not fit
 
 
-@pytest.mark.parametrize("shape", [784, (None, 784), (2.0,), [(1, 2), 3], "784", None, (True,)])
+@pytest.mark.parametrize(
+    "shape", [784.0, True, (None, 784), (2.0,), [(1, 2), 3], "784", None, (True,)]
+)
 def test_what_is_no_shape_is_refused(shape: Any) -> None:
     with pytest.raises(TypeError, match="expected a shape of integers without the batch"):
         models.mlp().summary(shape)

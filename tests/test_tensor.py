@@ -620,8 +620,8 @@ def test_a_tensor_prints_its_shape_dtype_backend_and_grad_fn() -> None:
         "tensor(2.5, shape=(), dtype=float64, backend=numpy)": T(2.5, dtype="float64"),
         "tensor([], shape=(0, 3), dtype=float32, backend=numpy)": tg.zeros(0, 3),
         "tensor([[ True, False]], shape=(1, 2), dtype=bool, backend=numpy)": T([[True, False]]),
-        "tensor(..., shape=(2, 2, 2, 2, 2, 2), dtype=int64, backend=numpy)": (
-            tg.zeros((2,) * 6, dtype="int64")
+        "tensor([[[[[[0, 1], ...]]]]], shape=(2, 2, 2, 2, 2, 2), dtype=int64, backend=numpy)": (
+            tg.arange(64).reshape((2,) * 6)
         ),
     }
     assert [repr(x.to("numpy")) for x in shown.values()] == [*shown]
@@ -630,7 +630,7 @@ def test_a_tensor_prints_its_shape_dtype_backend_and_grad_fn() -> None:
 @pytest.mark.parametrize(
     ("shape", "lines"),
     [((60000, 784), 8), ((3, 784), 4), ((100,), 15), ((100, 1), 7), ((20, 1, 1), 9),
-     ((64, 3, 28, 28), 24), ((2, 8, 3, 28, 28), 1)],
+     ((64, 3, 28, 28), 24), ((2, 8, 3, 28, 28), 2), ((3,) * 8, 2)],
 )  # fmt: skip
 def test_a_large_tensor_prints_short(shape: tuple[int, ...], lines: int) -> None:
     x = tg.full((1,), -1234.5678, dtype="float64", requires_grad=True).expand(*shape)
@@ -639,6 +639,18 @@ def test_a_large_tensor_prints_short(shape: tuple[int, ...], lines: int) -> None
     assert max(map(len, text.splitlines())) <= 100, text
     assert f"shape={shape}, dtype=float64, backend=" in text
     assert text.endswith("grad_fn=<expand>)")
+
+
+def test_numpys_own_print_options_do_not_show() -> None:
+    x = T([[0.123456789, 1e-9, np.nan], [1.0, -np.inf, 123456.0]])
+    before = repr(x)
+    with np.printoptions(
+        formatter={"float": lambda value: "x"}, precision=1, suppress=True, linewidth=20,
+        sign="+", nanstr="?", infstr="!", floatmode="fixed", edgeitems=1, threshold=1,
+    ):  # fmt: skip
+        assert repr(x) == before
+    with np.printoptions(legacy="1.13"):
+        assert repr(x) == before
 
 
 def test_sizes_and_values() -> None:

@@ -98,6 +98,15 @@ class Observer:
         With None, at its end.
         """
 
+    def applied(self, name: str, results: Any, args: Any) -> None:
+        """Called after the forward of the custom op ``name``, before its node has a number."""
+
+    def supplied(self, name: str, dX: Any, given: Any) -> None:
+        """Called with a gradient that a user's code, which ``name`` names, made of ``given``."""
+
+    def ended(self, error: BaseException | None) -> None:
+        """Called at the end of a ``phase``, with the error that leaves it, if any."""
+
     def graded(self, leaf: Any) -> None:
         """Called before a backward pass sets ``leaf.grad`` or adds to it, or it is set to zeros."""
 
@@ -147,10 +156,10 @@ def observers() -> tuple[Observer, ...]:
     return _local.observers
 
 
-def tell(event: str, subject: Any) -> None:
+def tell(event: str, *subjects: Any) -> None:
     """Call the method ``event`` of every observer of this thread."""
     for observer in _local.observers:
-        getattr(observer, event)(subject)
+        getattr(observer, event)(*subjects)
 
 
 class phase:
@@ -169,8 +178,14 @@ class phase:
         self._previous = _local.phase, _local.instruction
         _local.phase, _local.instruction = self._name, self._instruction
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         _local.phase, _local.instruction = self._previous
+        tell("ended", error)
+
+
+def at() -> tuple[str, Any, Any]:
+    """The phase of this thread's calls, the instruction they follow and the layer at work."""
+    return _local.phase, _local.instruction, _local.layer
 
 
 def enter(layer: Any) -> None:
@@ -254,10 +269,8 @@ def _observed(
     observers = _local.observers
     hosts = {name: value.fn for name, value in static.items() if type(value) is Host}
     static = {**static, **{name: fn() for name, fn in hosts.items()}}
-    at = _local.phase, _local.instruction, _local.layer
-    seen = Call(backend, kernel, arrays, static, out, hosts, *at)
-    for observer in observers:
-        observer.before(seen)
+    seen = Call(backend, kernel, arrays, static, out, hosts, *at())
+    tell("before", seen)
     run = getattr(backend, kernel)
     given = static if out is None else {**static, "out": out}
     _local.observers = ()  # the kernel runs as it does without them

@@ -11,9 +11,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from tinygrad_mnist.dispatch import Call, sequence
+from tinygrad_mnist.dispatch import Call, at, sequence
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
+_OF_OPS = tuple(  # functions that are made of ops
+    _PACKAGE + os.path.join(*folder, "")
+    for folder in [("composed",), ("nn", "functional"), ("nn", "utils")]
+)
 _LOOP, _COMMANDS = f"{_PACKAGE}training{os.sep}", f"{_PACKAGE}cli.py"
 
 
@@ -57,6 +61,21 @@ def users_line() -> Line:
             return _line_of(loop)
         frame = frame.f_back
     return _line_of(frame)
+
+
+def users_function() -> str:
+    """The function of the package that the user's code is in now, if it is one made of ops.
+
+    "" where it is an op itself, or in a gradient.
+    """
+    frame = sys._getframe(1)
+    found = ""
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        name = frame.f_code.co_name
+        if frame.f_code.co_filename.startswith(_OF_OPS) and not name.startswith(("_", "<")):
+            found = name
+        frame = frame.f_back
+    return found
 
 
 def _line_of(frame: FrameType) -> Line:
@@ -103,7 +122,14 @@ class Origins:
             return found
         if call.phase == "backward":
             return self.now
-        origin = Origin(call.kernel, users_line(), call.layer)
+        return self._added(Origin(call.kernel, users_line(), call.layer))
+
+    def applied(self, name: str) -> Origin | None:
+        """The custom op ``name``, whose node comes next, or whose gradient it helps to make."""
+        phase, _, layer = at()
+        return self.now if phase == "backward" else self._added(Origin(name, users_line(), layer))
+
+    def _added(self, origin: Origin) -> Origin:
         if origin not in self._known:
             self._known[origin] = len(self._origins)
             self._origins.append(origin)

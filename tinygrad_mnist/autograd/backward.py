@@ -45,7 +45,7 @@ class _Pass:
             if place == output and dY is not None:
                 replaced = hook(dY)
                 if replaced is not None:
-                    dY = checked("a hook", replaced, kind_of(dY))
+                    dY = checked("a hook", replaced, kind_of(dY), [dY])
                 self.taken.add(id(dY.version))  # a hook may have kept it
         return dY
 
@@ -84,8 +84,7 @@ class _Pass:
                 node.free()
             for edge, dX in found:
                 deliver(edge, dX)
-        if observed:
-            dispatch.tell("differentiated", None)
+        dispatch.tell("differentiated", None)
 
     def accumulate(self, leaf: Value, dX: Any) -> None:
         """Add to ``leaf.grad``: in place, as in PyTorch, unless the pass itself is recorded.
@@ -200,7 +199,7 @@ def _seed(root: Value, gradient: Any) -> Any:
                 "shape; reduce it to a scalar first, for example with .sum(), or pass one"
             )
         return filled(root.result_type, root.backend, root.array.shape, 1, root.array.dtype)
-    return checked("backward", gradient, kind_of(root))
+    return checked("backward", gradient, kind_of(root), [gradient])
 
 
 def _target(x: Any, i: int) -> Edge:

@@ -21,7 +21,7 @@ from tinygrad_mnist.autograd.graph import (
     wrap,
 )
 from tinygrad_mnist.autograd.record import filled
-from tinygrad_mnist.dispatch import sequence
+from tinygrad_mnist.dispatch import sequence, tell
 
 
 class Context:
@@ -89,6 +89,7 @@ class Function:
             results = cls.forward(ctx, *args, **kwargs)
         returned = (results,) if isinstance(results, Value) else results
         values = tuple([_own(v) for v in returned])
+        tell("applied", cls.__name__, values, args)
         if any(needs) and is_grad_enabled():
             FunctionNode(cls, ctx, args, values, returned)
         return values if returned is results else values[0]
@@ -162,7 +163,7 @@ class FunctionNode(Node):
                 f"{len(self.arguments)} arguments; return one for each, None for no tensor"
             )
         return [
-            (taken[0], self._fitted(dX, i, taken[1]))
+            (taken[0], self._fitted(dX, i, taken[1], dYs))
             for i, (dX, taken) in enumerate(zip(dXs, self.arguments, strict=True))
             if taken is not None and dX is not None and (wanted is None or wanted(taken[0]))
         ]
@@ -182,11 +183,11 @@ class FunctionNode(Node):
         result_type, (shape, dtype, backend) = self.outputs[i]
         return filled(result_type, backend, shape, 0, dtype)
 
-    def _fitted(self, dX: Any, i: int, kind: Kind) -> Any:
-        """A gradient that backward returned, summed where it broadcast the argument."""
+    def _fitted(self, dX: Any, i: int, kind: Kind, dYs: list[Any]) -> Any:
+        """A gradient that backward made of ``dYs``, summed where it broadcast the argument."""
         wider = isinstance(dX, Value) and broadcasts_to(kind[0], dX.array.shape)
         dX = dX.unbroadcast(kind[0]) if wider else dX
-        return checked(f"{self.name}.backward for argument {i}", dX, kind)
+        return checked(f"{self.name}.backward for argument {i}", dX, kind, dYs)
 
     def _load(self) -> tuple[Any, ...]:
         if self.saved is None:

@@ -148,8 +148,8 @@ def kind_of(x: Value) -> Kind:
     return x.array.shape, x.array.dtype, x.backend
 
 
-def checked(who: str, dX: Any, wanted: Kind) -> Any:
-    """A gradient that a user's code made, if it is what its place takes.
+def checked(who: str, dX: Any, wanted: Kind, given: Sequence[Value] = ()) -> Any:
+    """A gradient that a user's code made, of what is ``given``, if it is what its place takes.
 
     TypeError for no tensor or another dtype, ValueError for another shape, RuntimeError for
     another backend.
@@ -168,6 +168,8 @@ def checked(who: str, dX: Any, wanted: Kind) -> Any:
         )
     if dX.backend is not backend:
         raise elsewhere(f"{who}: found a gradient", dX, backend)
+    if given:
+        tell("supplied", who, dX, given)
     return dX
 
 

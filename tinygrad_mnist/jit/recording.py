@@ -155,6 +155,9 @@ class Recorder(Scout):
     def differentiated(self, node: Any) -> None:
         self._origins.differentiated(node)
 
+    def applied(self, name: str, results: Any, args: Any) -> None:
+        self._origins.applied(name)
+
     def graded(self, leaf: Any) -> None:
         super().graded(leaf)
         self.begins.setdefault(id(leaf), leaf.grad)

@@ -468,15 +468,18 @@ class Module:
     def summary(self, input_shape: Any, *, dtype: Any = None) -> None:
         """Print a table of the layers, as Keras does, and the totals below.
 
-        ``input_shape`` is without the batch: ``(1, 28, 28)``; a list of shapes for several inputs.
+        ``input_shape`` is without the batch: ``(1, 28, 28)``, or 784 for ``(784,)``; a list of
+        shapes for several inputs.
         ``dtype``: the inputs', one for all or a list; that of the model's floats without. A layer
         has its path in the model, its class and ``×n`` where it is called n times; the shape of its
         output, None being the batch; its parameters, "shared" where a line above has them; the
         multiply-adds of its products and convolutions and the bytes of its output for one sample.
 
-        The model runs in evaluation mode on made-up inputs, and is afterwards as it was, with the
-        random streams. ``nn.summary.summarize`` gives the same as data. TypeError or ValueError for
-        what is no shape; what the model raises of it names the layer.
+        The model runs in evaluation mode on made-up inputs. Afterwards its parameters, its buffers
+        and its other attributes are as they were, lists, dicts and sets with what they held, and so
+        are the random streams; what objects of other classes hold is not put back.
+        ``nn.summary.summarize`` gives the same as data. TypeError or ValueError for what is no
+        shape; what the model raises of it names the layer.
         """
         print(table(summarize(self, input_shape, dtype)))
 

@@ -7,11 +7,15 @@ in shapes as in counts.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tinygrad_mnist.autograd.graph import no_grad
 from tinygrad_mnist.creation import rand, zeros
@@ -91,18 +95,23 @@ def _shapes(given: Any) -> list[tuple[int, ...]]:
     """One shape or several, without the batch. TypeError or ValueError for what are none."""
     if isinstance(given, list | tuple) and any(isinstance(each, list | tuple) for each in given):
         return [_shape(each) for each in given]
-    return [_shape(given)]
+    return [_shape((given,) if _is_size(given) else given)]
 
 
 def _shape(given: Any) -> tuple[int, ...]:
-    if not isinstance(given, list | tuple) or not all(type(size) is int for size in given):
+    if not isinstance(given, list | tuple) or not all(map(_is_size, given)):
         raise TypeError(
             "summary: expected a shape of integers without the batch, such as (1, 28, 28), or a "
             f"list of shapes, got {given!r}"
         )
-    if any(size < 1 for size in given):
-        raise ValueError(f"summary: expected sizes of at least 1, got the shape {tuple(given)}")
-    return tuple(given)
+    shape = tuple(map(int, given))
+    if any(size < 1 for size in shape):
+        raise ValueError(f"summary: expected sizes of at least 1, got the shape {shape}")
+    return shape
+
+
+def _is_size(given: Any) -> bool:
+    return type(given) is int or isinstance(given, np.integer)
 
 
 def _dtypes(given: Any, count: int) -> list[Any]:
@@ -183,20 +192,54 @@ def _traced(model: Module, inputs: Sequence[Tensor]) -> list[_Called]:
 
 @contextmanager
 def _as_it_was(model: Module) -> Iterator[None]:
-    """The model in evaluation mode, and then all its modules' attributes and buffers as before."""
-    own = [(module, vars(module).copy()) for module in model.modules()]
-    buffers = [(x, x.version[0], x.clone()) for x in model.buffers()]
+    """The model in evaluation mode, and then everything that its modules hold as before."""
+    put_back = [_putting_back(x) for x in _held(model)]
     try:
         model.eval()
         yield
     finally:
-        for module, attributes in own:
-            vars(module).clear()
-            vars(module).update(attributes)
-        for x, version, before in buffers:
-            if x.version[0] != version:
-                x.copy_(before)
+        for put in put_back:
+            put()
         changed()
+
+
+def _held(model: Module) -> Iterator[Any]:
+    """The attributes of its modules, as dicts, and the tensors and containers among them.
+
+    Those in containers, too; not those in objects of other classes.
+    """
+    seen: set[int] = set()
+    left: list[Any] = [vars(module) for module in model.modules()]
+    while left:
+        x = left.pop()
+        if id(x) in seen or not isinstance(x, Tensor | dict | list | deque | set | tuple):
+            continue
+        seen.add(id(x))
+        if not isinstance(x, tuple):
+            yield x
+        if not isinstance(x, Tensor):
+            left.extend(x.values() if isinstance(x, dict) else x)
+
+
+def _putting_back(x: Any) -> Callable[[], None]:
+    """What gives a tensor or a container back what it holds now."""
+    if isinstance(x, Tensor):
+        return partial(_rewrite, x, x.version[0], x.clone())
+    if isinstance(x, dict):
+        return partial(_refill, x, x.update, dict(x))
+    if isinstance(x, set):
+        return partial(_refill, x, x.update, set(x))
+    return partial(_refill, x, x.extend, list(x))
+
+
+def _rewrite(x: Tensor, version: int, before: Tensor) -> None:
+    if x.version[0] != version:
+        x.copy_(before)
+
+
+def _refill(x: Any, fill: Callable[[Any], None], before: Any) -> None:
+    x.clear()
+    fill(before)
 
 
 def _tensors(x: Any) -> Iterator[Tensor]:
