@@ -22,6 +22,7 @@ WORST = 32
 MOST_WEIGHTS = 64
 UNKNOWN = "–"  # a number that is not there, or not finite
 _FULL_COLOUR = 0.995  # so large a part of the weights is below the limit of the colours
+_LARGE = 1e5  # from here on, a number is written with its power of ten
 _SHADES = 0.08, 0.5  # of a cell of the confusion matrix: how opaque the least and the most is
 
 
@@ -155,7 +156,9 @@ def _facts(history: dict[str, Any], mistakes: int, images: int) -> list[Fact]:
 
 
 def _number(value: float | None, digits: int = 4) -> str:
-    return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    return f"{value:.{digits}f}" if abs(value) < _LARGE else f"{value:.3g}"
 
 
 def _percent(value: float | None, digits: int = 2) -> str:
@@ -360,7 +363,7 @@ def _weights(report: Report) -> Weights | None:
         )
         for number, image in enumerate(images[:MOST_WEIGHTS], 1)
     ]
-    return Weights(pictures, kind, len(images), f"{limit:.2f}")
+    return Weights(pictures, kind, len(images), _number(limit, 2))
 
 
 def _css(colour: tuple[int, int, int]) -> str:
