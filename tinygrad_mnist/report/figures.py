@@ -21,7 +21,7 @@ WIDTH, HEIGHT, DPI = 9.0, 3.8, 110
 PANEL_WIDTH, PANEL_HEIGHT, PANEL_DPI = 4.6, 3.2, 200
 _LONGEST_CURVE = 300
 _LARGE = 1e5  # from here on, a number is written with its power of ten
-_LETTER, _FITTING = 0.09, 5  # inches of a letter of the ticks, and how many have room
+_LETTER, _FITTING = 0.09, 4  # inches of a letter of the ticks, and how many have room
 
 # Okabe and Ito's blue and vermilion, which colour-blind readers tell apart; the markers differ too.
 _TRAIN: dict[str, Any] = {
@@ -75,7 +75,8 @@ def plot_history(history: dict[str, Any], path: str | Path) -> None:
 
 def draw_panels(history: dict[str, Any]) -> tuple[bytes, bytes]:
     """The two panels of ``plot_history``, each a PNG of 920x640 pixels on a transparent ground."""
-    return _draw_panel(history, _draw_loss), _draw_panel(history, _draw_accuracy)
+    loss, accuracy = _panel(history, _draw_loss), _panel(history, _draw_accuracy)
+    return _png(loss, PANEL_DPI, transparent=True), _png(accuracy, PANEL_DPI, transparent=True)
 
 
 def plot_curves(
@@ -218,7 +219,7 @@ def _draw(history: dict[str, Any]) -> bytes:
     return _png(figure)
 
 
-def _draw_panel(history: dict[str, Any], draw: Callable[[Axes, dict[str, Any]], None]) -> bytes:
+def _panel(history: dict[str, Any], draw: Callable[[Axes, dict[str, Any]], None]) -> Figure:
     figure = _figure(PANEL_WIDTH, PANEL_HEIGHT)
     figure.subplots_adjust(left=0.115, right=0.985, bottom=0.14, top=0.9)
     axes = figure.subplots()
@@ -227,7 +228,7 @@ def _draw_panel(history: dict[str, Any], draw: Callable[[Axes, dict[str, Any]], 
     _finish(axes, "epoch")
     _make_room(figure, axes)
     figure.legend(loc="upper left", ncols=3, fontsize=8.5, frameon=False, columnspacing=1.2)
-    return _png(figure, PANEL_DPI, transparent=True)
+    return figure
 
 
 def _title(history: dict[str, Any]) -> str:
@@ -242,7 +243,9 @@ def _draw_loss(axes: Axes, history: dict[str, Any]) -> None:
     if epochs.size:
         axes.plot(epochs, steps, **_STEPS)
     train, test = _column(history, "train_loss"), _column(history, "test_loss")
-    _draw_pair(axes, history, train, test, lambda loss: _short(loss, ".3f"))
+    _draw_pair(
+        axes, history, train, test, lambda loss: _short(loss, ".3f" if loss < 1e3 else ".0f")
+    )
     axes.set_ylabel("loss")
     axes.margins(y=0.15)
     every = np.concatenate([steps, train, test])
@@ -315,6 +318,10 @@ def _scale_by_logarithm(axes: Axes, ratio: float) -> None:
 def _short(value: float, pattern: str) -> str:
     """As ``pattern`` has it; what is large as 1.7e28."""
     return format(value, pattern if abs(value) < _LARGE else ".2g").replace("e+", "e")
+
+
+def _loss_text(loss: float) -> str:
+    return _short(loss, ".3f" if loss < 1e3 else ".0f")
 
 
 def _make_room(figure: Figure, axes: Axes) -> None:

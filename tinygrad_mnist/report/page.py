@@ -158,7 +158,9 @@ def _facts(history: dict[str, Any], mistakes: int, images: int) -> list[Fact]:
 def _number(value: float | None, digits: int = 4) -> str:
     if value is None or not math.isfinite(value):
         return UNKNOWN
-    return f"{value:.{digits}f}" if abs(value) < _LARGE else f"{value:.3g}"
+    if abs(value) >= _LARGE:
+        return f"{value:.3g}"
+    return f"{value:.{digits}f}" if abs(value) < 1e3 else f"{value:.0f}"
 
 
 def _percent(value: float | None, digits: int = 2) -> str:
