@@ -258,6 +258,8 @@ def test_the_profile_is_the_table_that_is_printed(tmp_path: Path) -> None:
     for line in profiler.cells(ROWS):
         assert line in page.lines
     assert any("which took 4.00 ms" in text for text in page.texts["p"])
+    hidden_on_a_phone = [a for a in page.all("th") if "detail" in a.get("class", "")]
+    assert len(hidden_on_a_phone) == 4
 
 
 def test_how_it_was_made(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ MOST_WEIGHTS = 64
 UNKNOWN = "–"  # a number that is not there, or not finite
 _FULL_COLOUR = 0.995  # so large a part of the weights is below the limit of the colours
 _LARGE = 1e5  # from here on, a number is written with its power of ten
+_DETAILS = ("calls", "mean us", "MB", "GFLOP/s")  # columns of the profile
 _SHADES = 0.08, 0.5  # of a cell of the confusion matrix: how opaque the least and the most is
 
 
@@ -383,10 +384,14 @@ class ProfileRow(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """The kernels of training steps; ``words`` are the columns of text, not of numbers."""
+    """The kernels of training steps.
+
+    ``words`` are the columns of text, not of numbers, ``details`` those a phone has no room for.
+    """
 
     titles: list[str]
     words: Sequence[str]
+    details: Sequence[str]
     rows: list[ProfileRow]
     steps: int
     milliseconds: str  # of a step
@@ -401,6 +406,7 @@ def _profile(rows: Sequence[profiler.Row] | None, steps: int) -> Profile | None:
     return Profile(
         titles,
         profiler.WORDS,
+        _DETAILS,
         [ProfileRow(*pair) for pair in zip(texts, parts, strict=True)],
         steps,
         f"{math.fsum(row.seconds for row in rows) / steps * 1e3:.2f}",
