@@ -41,6 +41,8 @@ WIDTHS = 60, 100  # of the lines, at least and at most
 SPACE = 50e6  # bytes that a training may write
 NO_DEVICE = 100  # what the CUDA driver answers where there is none
 
+KEPT = f"put the files into a folder; train --data FOLDER, or export {config.DATA}=FOLDER"
+
 # The Numba backend's own: NumPy's does without them.
 NUMBAS = {"numba", "llvmlite", "scipy", "threadpoolctl", "tbb"}
 # What is needed only for data that is fetched, for a progress bar, for predict.
