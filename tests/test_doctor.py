@@ -7,6 +7,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -119,6 +120,43 @@ def test_a_check_that_breaks_is_its_own_finding(capfd: pytest.CaptureFixture[str
     assert broken == Finding(WRONG, "check", text, "pip install a", stops=True)
     assert said == Finding(HINT, "check", "a line")
     assert capfd.readouterr().err == ""
+
+
+def test_a_warning_is_one_finding() -> None:
+    def warns() -> Iterator[Finding]:
+        for _ in range(2):
+            warnings.warn("odd\nTraceback\n  File", stacklevel=1)
+        yield Finding(OK, "first", "fine")
+
+    assert list(doctor._findings("check", warns))[1:] == [Finding(HINT, "check", "odd")]
+
+
+@pytest.mark.parametrize(
+    ("variable", "begin"),
+    [
+        ("NUMBA_NUM_THREADS=abc", "--  packages       Environment variable 'NUMBA_NUM_THREADS' is"),
+        ("NUMBA_THREADING_LAYER=foo", "--  numba          threading layer: none: The threading"),
+        ("NUMBA_DISABLE_JIT=1", "--  numba          threading layer: none: NUMBA_DISABLE_JIT is"),
+    ],
+)
+def test_numbas_variables_that_are_in_its_way(tmp_path: Path, variable: str, begin: str) -> None:
+    pytest.importorskip("numba")
+    name, _, value = variable.partition("=")
+    done = subprocess.run(
+        [*MODULE, "doctor", "--data", write(tmp_path / "data")],
+        cwd=tmp_path,
+        env=environment(**{name: value}),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    (first,) = (i for i, line in enumerate(lines) if line.startswith(begin))
+    mends = (line.strip() for line in lines[first + 1 : first + 4])
+    assert f"mend it: unset {name}" in mends
+    assert "Traceback" not in done.stdout
 
 
 def test_lines_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,6 +292,19 @@ def test_data_that_would_be_fetched_is_not_fetched(data: Path) -> None:
     (found,) = doctor._data(None)
     assert (found.mark, found.stops) == (HINT, False)
     assert found.text.endswith("does not hold the files): 'train' would fetch it")
+    assert (found.mend, found.provided) == ("", ", if it can fetch the data")
+
+
+def test_data_that_would_be_fetched_and_not_kept(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = data / "t10k-labels-idx1-ubyte"
+    monkeypatch.setattr(sources, "_cache_folder", lambda name: file / name)
+    assert doctor.examine(None, str(data.parent)) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "'train' would fetch it, and could not keep it (Not a directory) mend it: " in said
+    assert f"export {config.DATA}=FOLDER" in said
+    assert said.endswith("'train' can run here, if it can fetch the data")
 
 
 def test_an_output_folder_that_cannot_be_written(

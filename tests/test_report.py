@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinygrad_mnist.report import Curve, plot_curves, plot_digits, plot_history
+from tinygrad_mnist.report import Curve, figures, plot_curves, plot_digits, plot_history
 
 PER_EPOCH = 50
 TRAIN_BLUE, TEST_VERMILION = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
@@ -88,6 +88,35 @@ def test_losses_all_alike(tmp_path: Path, loss: float) -> None:
     given["steps"]["loss"] = [loss] * PER_EPOCH
     plot_history(given, tmp_path / "curves.png")
     pixels(tmp_path / "curves.png")
+
+
+def with_losses(*losses: float) -> dict[str, Any]:
+    """An epoch for each loss; those of the test are a little higher."""
+    given = history(len(losses))
+    for epoch, loss in zip(given["epochs"], losses, strict=True):
+        epoch |= {"train_loss": loss, "test_loss": 1.3 * loss}
+    given["steps"]["loss"] = list(np.repeat(losses, PER_EPOCH))
+    return given
+
+
+RANGES = [(2.3, 1e10, 1.66e28), (1.66e28,), (2.3, 5e4), (1e-12, 1e-3), (0.0, 3e28), (1e-44, 2e38)]
+RANGES += [(123456.0, 150000.0), (5e5, 3e7), (2.3025851,), (2.3, 1.1), (1234.5, 1235.5)]
+
+
+@pytest.mark.parametrize("losses", RANGES, ids=str)
+def test_losses_of_any_range_have_ticks_and_labels_that_are_whole(
+    losses: tuple[float, ...],
+) -> None:
+    figure = figures._panel(with_losses(*losses), figures._draw_loss)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    low, high = axes.get_ylim()
+    ticks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+    shown = [label for tick, label in ticks if low <= tick <= high and label.get_text()]
+    assert len(shown) >= 2
+    for text in (*shown, *axes.texts):
+        left, _, right, _ = text.get_window_extent().extents
+        assert 0 <= left < right <= figure.bbox.width, text.get_text()
 
 
 def test_without_steps(tmp_path: Path) -> None:

@@ -163,6 +163,15 @@ def test_the_head(tmp_path: Path) -> None:
     assert page.texts["p"][0] == "3 epochs, backend numpy, seed 7"
 
 
+def test_numbers_of_any_size_are_short(tmp_path: Path) -> None:
+    given = history()
+    given["epochs"][-1] |= {"train_loss": 54321.1234, "test_loss": 1.6612345e28}
+    page = checked(tmp_path, report(history=given))
+    assert page.texts["strong"][2] == "1.66e+28"
+    assert "in training 54321" in page.texts["dd"]
+    assert any("1.66e+28" in line for line in page.lines)
+
+
 def test_every_epoch_has_its_line_and_its_time(tmp_path: Path) -> None:
     page = checked(tmp_path, report())
     numbers = ["0.2000", "95.00%", "0.1000", "97.00%"]
@@ -249,6 +258,8 @@ def test_the_profile_is_the_table_that_is_printed(tmp_path: Path) -> None:
     for line in profiler.cells(ROWS):
         assert line in page.lines
     assert any("which took 4.00 ms" in text for text in page.texts["p"])
+    hidden_on_a_phone = [a for a in page.all("th") if "detail" in a.get("class", "")]
+    assert len(hidden_on_a_phone) == 4
 
 
 def test_how_it_was_made(tmp_path: Path) -> None:

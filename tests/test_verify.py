@@ -17,8 +17,9 @@ from tinygrad_mnist import cli, models, verification
 from tinygrad_mnist.backend import resolve
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
 from tinygrad_mnist.kernels import Backend
-from tinygrad_mnist.verification.cases import BY_FAMILY
+from tinygrad_mnist.verification.cases import BY_FAMILY, ROWS, cases_of
 from tinygrad_mnist.verification.differences import difference
+from tinygrad_mnist.verification.extremes import LEFT_OUT, extremes
 from tinygrad_mnist.verification.ops import _replayed, compare_op
 from tinygrad_mnist.verification.outcomes import OPS, Column, Outcome
 from tinygrad_mnist.verification.run import SHOWN, verify
@@ -180,6 +181,56 @@ def test_many_broken_ops_are_not_all_told(capsys: Capture) -> None:
     assert any(line.startswith("blank: and ") for line in lines)
 
 
+def swallowing(kernel: str, found: Any) -> Backend:
+    """NumPy's, but for one kernel, which gives finite numbers where it should not."""
+
+    def method(self: Any, x: Any, *, out: Any = None, **static: Any) -> Any:
+        y = np.asarray(found(x, **static), x.dtype)
+        return y if out is None else self.copy(y, out=out)
+
+    return type("Swallowing", (NumpyBackend,), {"name": "swallowing", kernel: method})()
+
+
+def largest_number(x: np.ndarray, *, dim: tuple[int, ...], keepdim: bool) -> Any:
+    return np.fmax.reduce(x, dim, keepdims=keepdim)
+
+
+@pytest.mark.parametrize(
+    ("family", "kernel", "found", "numbers"),
+    [
+        ("pointwise", "relu", lambda x: np.where(x > 0, x, 0), "0.0 for nan"),
+        ("pointwise", "sign", lambda x: np.nan_to_num(np.sign(x)), "0.0 for nan"),
+        ("pointwise", "sqrt", lambda x: np.sqrt(abs(x)), "for nan"),
+        ("pointwise", "log", lambda x: np.where(x <= 0, -80, np.log(abs(x))), "-80.0 for "),
+        ("pointwise", "exp", lambda x: np.exp(np.clip(x, -80, 80)), "for inf"),
+        ("pointwise", "abs", lambda x: np.where(x < -1e3, -1.01 * x, abs(x)), "1010000000000000.0"),
+        ("reductions", "max", largest_number, "for nan"),
+    ],
+    ids=["relu", "sign", "sqrt", "log", "exp", "abs", "max"],
+)  # fmt: skip
+def test_kernels_that_swallow_what_is_not_finite_are_named(
+    family: str, kernel: str, found: Any, numbers: str
+) -> None:
+    row = next(row for row in BY_FAMILY[family] if row.kernels == (kernel,) and ":" not in row.name)
+    outcome = Outcome(family, Column(swallowing(kernel, found), jit=False), OPS)
+    with np.errstate(all="ignore"):
+        compare_op(row, [outcome])
+    failure = outcome.failures[row.name]
+    assert " with special values in float" in failure
+    assert numbers in failure
+
+
+def test_every_row_of_floats_has_special_values_or_says_why_not() -> None:
+    for row in ROWS:
+        cases = cases_of(row)
+        floats = [x for c in cases for x in c.inputs if getattr(x, "dtype", None) == np.float64]
+        found = extremes(row.name, cases)
+        assert bool(found) == (bool(floats) and row.name not in LEFT_OUT), row.name
+        for special, ordinary in found:
+            assert any(c is ordinary for c in cases)
+            assert any(np.isnan(x).any() for x in special.inputs if isinstance(x, np.ndarray))
+
+
 # ---- the command
 
 
@@ -234,6 +285,12 @@ sys.exit(verify([other()], ["networks"], lambda items, title, unit: items))
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1].startswith("pass: ")
+
+
+def test_a_name_given_twice_is_compared_once(capsys: Capture) -> None:
+    code, lines = said(Broken(), ["losses", "losses"], capsys)
+    assert code == 0
+    assert cells(lines, "losses", "broken")[3] == "pass"
 
 
 def test_bad_names(capsys: Capture) -> None:

@@ -1,6 +1,7 @@
 """Every environment variable this package reads or sets; no other module does.
 
-Each function reads the variable when it is called, so a change made before the first use counts.
+Each function reads the variable when it is called, so a change made before the first use counts;
+``given`` alone tells what there was when the package was imported.
 """
 
 import os
@@ -12,6 +13,7 @@ REQUIRE = "TINYGRAD_MNIST_REQUIRE"
 
 _PREFIX = "TINYGRAD_MNIST_"
 KNOWN = frozenset({BACKEND, DATA, PROFILE, REQUIRE})
+_GIVEN = dict(os.environ)  # before this package's backends and their libraries add to it
 
 
 def backend() -> str:
@@ -44,6 +46,11 @@ def required_backends() -> tuple[str, ...]:
 def beginning_with(prefixes: str | tuple[str, ...]) -> dict[str, str]:
     """The variables whose names begin so, of other libraries too, in the order of their names."""
     return {name: os.environ[name] for name in sorted(os.environ) if name.startswith(prefixes)}
+
+
+def given(prefixes: tuple[str, ...]) -> dict[str, str]:
+    """``beginning_with``, of what the user set: not this package, nor a library that it loads."""
+    return {name: _GIVEN[name] for name in sorted(_GIVEN) if name.startswith(prefixes)}
 
 
 def rest_openmp() -> None:

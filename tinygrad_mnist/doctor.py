@@ -19,6 +19,7 @@ import sys
 import tempfile
 import textwrap
 import tomllib
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ WIDTHS = 60, 100  # of the lines, at least and at most
 SPACE = 50e6  # bytes that a training may write
 NO_DEVICE = 100  # what the CUDA driver answers where there is none
 
+KEPT = f"put the files into a folder; train --data FOLDER, or export {config.DATA}=FOLDER"
+
 # The Numba backend's own: NumPy's does without them.
 NUMBAS = {"numba", "llvmlite", "scipy", "threadpoolctl", "tbb"}
 # What is needed only for data that is fetched, for a progress bar, for predict.
@@ -49,13 +52,17 @@ MODULES = {"Pillow": "PIL", "Jinja2": "jinja2"}  # imported by another name than
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A line of the report. ``mend`` is the line that mends it; ``stops``: no training can run."""
+    """A line of the report. ``mend`` is the line that mends it; ``stops``: no training can run.
+
+    ``provided`` is what a training that can run still depends on.
+    """
 
     mark: str
     what: str
     text: str
     mend: str = ""
     stops: bool = False
+    provided: str = ""
 
 
 Check = Callable[[], Iterable[Finding]]
@@ -77,35 +84,48 @@ def examine(data: str | None, out: str, files: Sequence[str] = ()) -> int:
         _findings("--out", lambda: _out(out, files), needed=True),
         _findings("cache", _caches),
     ]
-    stopping = []
+    stopping: list[str] = []
+    provided = ""
     for found in chain.from_iterable(checks):
         print(_shown(found), flush=True)
+        provided += found.provided
         if found.stops and found.what not in stopping:
             stopping.append(found.what)
     if stopping:
         print(f"'train' cannot run here; in its way: {', '.join(stopping)}")
         return FAILED
-    print("'train' can run here")
+    print(f"'train' can run here{provided}")
     return 0
 
 
 def _findings(name: str, check: Check, needed: bool = False) -> Iterator[Finding]:
-    """What the check finds; what it says on the error stream is a hint, what it raises is wrong.
+    """What the check finds; what it warns of or says on the error stream is a hint.
+
+    What it raises is wrong.
 
     ``needed``: a training that met the same error would end.
     """
     said = io.StringIO()
     found: list[Finding] = []
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(said), warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
             for each in check():
                 found.append(each)
     except Exception as error:  # noqa: BLE001  in a broken installation anything may be raised
         text = f"this check broke off: {type(error).__name__}: {reason(error)}"
         found.append(Finding(WRONG, name, text, _mended_by(error), needed))
     yield from found
+    yield from dict.fromkeys(_warning(name, str(each.message)) for each in warned)
     lines = (line.removeprefix("tinygrad_mnist: ") for line in said.getvalue().splitlines())
     yield from (Finding(HINT, name, line) for line in lines if line)
+
+
+def _warning(name: str, text: str) -> Finding:
+    """The first line of a warning; it may be about a variable."""
+    first = text.strip().partition("\n")[0]
+    mend = next((f"unset {each}" for each in config.beginning_with("NUMBA_") if each in first), "")
+    return Finding(HINT, name, first, mend)
 
 
 def _mended_by(error: Exception) -> str:
@@ -247,8 +267,19 @@ def _details(name: str) -> Iterator[Finding]:
         if key in ("compiled", "loaded"):  # by these checks
             continue
         lacks = text.startswith("none") or "cannot be written" in text
-        mend = "export NUMBA_CACHE_DIR=FOLDER, one that can be written" if key == "cache" else ""
-        yield Finding(HINT if lacks else OK, name, f"{key}: {text}", mend if lacks else "")
+        mend = _mended_detail(key, text) if lacks else ""
+        yield Finding(HINT if lacks else OK, name, f"{key}: {text}", mend)
+
+
+def _mended_detail(key: str, text: str) -> str:
+    if key == "cache":
+        return "export NUMBA_CACHE_DIR=FOLDER, one that can be written"
+    if key != "threading layer":
+        return ""
+    if "NUMBA_DISABLE_JIT" in text:
+        return "unset NUMBA_DISABLE_JIT"
+    chosen = config.beginning_with("NUMBA_THREADING_LAYER")  # or its _PRIORITY
+    return f"unset {' '.join(chosen)}" if chosen else "pip install --force-reinstall numba"
 
 
 def _off(name: str) -> float:
@@ -309,7 +340,14 @@ def _data(folder: str | None) -> Iterator[Finding]:
     except (DataError, OSError) as error:
         problem, _, mend = reason(error).partition("; ")
         if chosen is None:
-            yield Finding(HINT, "data", f"{problem}: 'train' would fetch it")
+            text = f"{problem}: 'train' would fetch it"
+            refusal = _refusal(sources._cache_folder("mnist"))
+            if refusal:
+                text += f", and could not keep it ({refusal})"
+            mend = (
+                f"put the files into a folder, and export {config.DATA}=FOLDER" if refusal else ""
+            )
+            yield Finding(HINT, "data", text, mend, provided=", if it can fetch the data")
         else:
             yield Finding(WRONG, "data", problem, mend or "name another folder", stops=True)
         return

@@ -23,7 +23,8 @@ TITLES = {"numpy": "NumPy", "numba": "Numba", "torch": "PyTorch", "jax": "JAX", 
 def described(*packages: str) -> str:
     """The processor, the cores this process may use, the date, and the versions of ``packages``.
 
-    What the environment tells libraries of threads and processors follows, as it changes figures.
+    What the user told libraries of threads and processors by the environment follows, as it changes
+    figures.
     """
     parts = [
         processor(),
@@ -41,7 +42,7 @@ def calculating() -> str:
 
 
 def _steering() -> str:
-    steering = [f"{name}={value}" for name, value in config.beginning_with(STEERING).items()]
+    steering = [f"{name}={value}" for name, value in config.given(STEERING).items()]
     return f"; with {' '.join(steering)}" if steering else ""
 
 

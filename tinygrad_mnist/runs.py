@@ -130,6 +130,7 @@ class Run:
             classes=datasets.class_names(self.settings["dataset"]),
             rows=profiled.rows,
             steps=profiled.steps,
+            batch=profiled.images,
             about={
                 **lines,
                 "tinygrad_mnist": __version__,
@@ -238,7 +239,11 @@ def schedule(
 def _epoch_line(epoch: Epoch, epochs: int) -> str:
     return (
         f"epoch {epoch.epoch}/{epochs}: "
-        f"train loss {epoch.train_loss:.4f} accuracy {epoch.train_accuracy:.2%}, "
-        f"test loss {epoch.test_loss:.4f} accuracy {epoch.test_accuracy:.2%}, "
+        f"train loss {_loss(epoch.train_loss)} accuracy {epoch.train_accuracy:.2%}, "
+        f"test loss {_loss(epoch.test_loss)} accuracy {epoch.test_accuracy:.2%}, "
         f"{epoch.seconds:.1f} s"
     )
+
+
+def _loss(value: float) -> str:
+    return f"{value:.4f}" if value < 1e6 else f"{value:.2e}"

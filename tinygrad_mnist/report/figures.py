@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT, DPI = 9.0, 3.8, 110
 PANEL_WIDTH, PANEL_HEIGHT, PANEL_DPI = 4.6, 3.2, 200
 _LONGEST_CURVE = 300
+_LARGE = 1e5  # from here on, a number is written with its power of ten
+_LETTER, _FITTING = 0.09, 4  # inches of a letter of the ticks, and how many have room
 
 # Okabe and Ito's blue and vermilion, which colour-blind readers tell apart; the markers differ too.
 _TRAIN: dict[str, Any] = {
@@ -73,7 +75,8 @@ def plot_history(history: dict[str, Any], path: str | Path) -> None:
 
 def draw_panels(history: dict[str, Any]) -> tuple[bytes, bytes]:
     """The two panels of ``plot_history``, each a PNG of 920x640 pixels on a transparent ground."""
-    return _draw_panel(history, _draw_loss), _draw_panel(history, _draw_accuracy)
+    loss, accuracy = _panel(history, _draw_loss), _panel(history, _draw_accuracy)
+    return _png(loss, PANEL_DPI, transparent=True), _png(accuracy, PANEL_DPI, transparent=True)
 
 
 def plot_curves(
@@ -211,19 +214,21 @@ def _draw(history: dict[str, Any]) -> bytes:
     _draw_accuracy(accuracy, history)
     for axes in (loss, accuracy):
         _finish(axes, "epoch")
+    _make_room(figure, loss)
     _head(figure, _title(history), *loss.get_legend_handles_labels())
     return _png(figure)
 
 
-def _draw_panel(history: dict[str, Any], draw: Callable[[Axes, dict[str, Any]], None]) -> bytes:
+def _panel(history: dict[str, Any], draw: Callable[[Axes, dict[str, Any]], None]) -> Figure:
     figure = _figure(PANEL_WIDTH, PANEL_HEIGHT)
     figure.subplots_adjust(left=0.115, right=0.985, bottom=0.14, top=0.9)
     axes = figure.subplots()
     draw(axes, history)
     axes.set_ylabel("")  # the page names the panel
     _finish(axes, "epoch")
+    _make_room(figure, axes)
     figure.legend(loc="upper left", ncols=3, fontsize=8.5, frameon=False, columnspacing=1.2)
-    return _png(figure, PANEL_DPI, transparent=True)
+    return figure
 
 
 def _title(history: dict[str, Any]) -> str:
@@ -238,19 +243,23 @@ def _draw_loss(axes: Axes, history: dict[str, Any]) -> None:
     if epochs.size:
         axes.plot(epochs, steps, **_STEPS)
     train, test = _column(history, "train_loss"), _column(history, "test_loss")
-    _draw_pair(axes, history, train, test, "{:.3f}")
+    _draw_pair(
+        axes, history, train, test, lambda loss: _short(loss, ".3f" if loss < 1e3 else ".0f")
+    )
     axes.set_ylabel("loss")
     axes.margins(y=0.15)
     every = np.concatenate([steps, train, test])
     every = every[np.isfinite(every)]
     if every.size and every.max() > 10 * every.min() > 0:
-        _scale_by_logarithm(axes)
+        _scale_by_logarithm(axes, every.max() / every.min())
+    elif every.size and every.max() >= _LARGE:
+        axes.yaxis.set_major_formatter(lambda value, _: _short(value, ".3g"))
     axes.set_xlim(0, 1.19 * _last_epoch(history))
 
 
 def _draw_accuracy(axes: Axes, history: dict[str, Any]) -> None:
     train, test = _column(history, "train_accuracy"), _column(history, "test_accuracy")
-    _draw_pair(axes, history, 100 * train, 100 * test, "{:.2f}%")
+    _draw_pair(axes, history, 100 * train, 100 * test, "{:.2f}%".format)
     axes.set_ylabel("accuracy, %")
     axes.margins(y=0.15)
     axes.set_xlim(0.5, max(1.19 * _last_epoch(history), _last_epoch(history) + 0.5))
@@ -260,7 +269,11 @@ def _draw_accuracy(axes: Axes, history: dict[str, Any]) -> None:
 
 
 def _draw_pair(
-    axes: Axes, history: dict[str, Any], train: _Floats, test: _Floats, pattern: str
+    axes: Axes,
+    history: dict[str, Any],
+    train: _Floats,
+    test: _Floats,
+    text: Callable[[float], str],
 ) -> None:
     """Both lines, with the last value of each to the right, the higher one's a little higher."""
     epochs = _column(history, "epoch")
@@ -270,7 +283,7 @@ def _draw_pair(
             continue
         above = values[-1] > other[-1] or (style is _TEST and not values[-1] < other[-1])
         axes.annotate(
-            pattern.format(values[-1]),
+            text(values[-1]),
             (epochs[-1], values[-1]),
             xytext=(7, 0 if above else -2),
             textcoords="offset points",
@@ -291,14 +304,31 @@ def _finish(axes: Axes, xlabel: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _scale_by_logarithm(axes: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
+def _scale_by_logarithm(axes: Axes, ratio: float) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter  # noqa: PLC0415
 
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    # Where there is no room for every power, it would leave out those between, and all the powers.
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < 1e4 else (1,)))
     # Plain numbers; powers of ten would also need matplotlib's parser of formulas.
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_formatter(lambda value, _: _short(value, "g"))
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _short(value: float, pattern: str) -> str:
+    """As ``pattern`` has it; what is large as 1.7e28."""
+    return format(value, pattern if abs(value) < _LARGE else ".2g").replace("e+", "e")
+
+
+def _loss_text(loss: float) -> str:
+    return _short(loss, ".3f" if loss < 1e3 else ".0f")
+
+
+def _make_room(figure: Figure, axes: Axes) -> None:
+    """To the left, for long labels of the ticks."""
+    longest = max((len(label.get_text()) for label in axes.get_yticklabels()), default=0)
+    more = _LETTER * max(0, longest - _FITTING) / figure.get_figwidth()
+    figure.subplots_adjust(left=figure.subplotpars.left + more)
 
 
 def _step_curve(history: dict[str, Any]) -> tuple[_Floats, _Floats]:

@@ -22,6 +22,8 @@ WORST = 32
 MOST_WEIGHTS = 64
 UNKNOWN = "–"  # a number that is not there, or not finite
 _FULL_COLOUR = 0.995  # so large a part of the weights is below the limit of the colours
+_LARGE = 1e5  # from here on, a number is written with its power of ten
+_DETAILS = ("calls", "mean us", "MB", "GFLOP/s")  # columns of the profile
 _SHADES = 0.08, 0.5  # of a cell of the confusion matrix: how opaque the least and the most is
 
 
@@ -33,8 +35,8 @@ class Report:
     listed. ``weight`` is the first layer's: (out, 1, h, w) of a convolution, or (out, H·W) of a
     linear layer; another one is not shown. ``images`` (N, H, W) uint8 are those of the test,
     ``labels`` (N,) their classes, ``probabilities`` (N, classes) what the trained model gives
-    them, and ``classes`` the names. ``rows`` are the profile of ``steps`` training steps. ``about``
-    is listed as it is: the command line, versions, the machine.
+    them, and ``classes`` the names. ``rows`` are the profile of ``steps`` training steps, each of
+    ``batch`` images. ``about`` is listed as it is: the command line, versions, the machine.
 
     ValueError where images, labels, probabilities and classes do not fit each other.
     """
@@ -48,6 +50,7 @@ class Report:
     rows: Sequence[profiler.Row] | None
     about: Mapping[str, str]
     steps: int = 1
+    batch: int = 1
 
     def __post_init__(self) -> None:
         count, names = len(self.images), len(self.classes)
@@ -108,7 +111,7 @@ def _contents(report: Report) -> dict[str, Any]:
         "below": _css(pixels.BELOW),
         "zero": _css(pixels.ZERO),
         "above": _css(pixels.ABOVE),
-        "profile": _profile(report.rows, report.steps),
+        "profile": _profile(report),
         "about": _about(report),
     }
 
@@ -155,7 +158,11 @@ def _facts(history: dict[str, Any], mistakes: int, images: int) -> list[Fact]:
 
 
 def _number(value: float | None, digits: int = 4) -> str:
-    return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    if abs(value) >= _LARGE:
+        return f"{value:.3g}"
+    return f"{value:.{digits}f}" if abs(value) < 1e3 else f"{value:.0f}"
 
 
 def _percent(value: float | None, digits: int = 2) -> str:
@@ -360,7 +367,7 @@ def _weights(report: Report) -> Weights | None:
         )
         for number, image in enumerate(images[:MOST_WEIGHTS], 1)
     ]
-    return Weights(pictures, kind, len(images), f"{limit:.2f}")
+    return Weights(pictures, kind, len(images), _number(limit, 2))
 
 
 def _css(colour: tuple[int, int, int]) -> str:
@@ -378,16 +385,22 @@ class ProfileRow(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """The kernels of training steps; ``words`` are the columns of text, not of numbers."""
+    """The kernels of training steps.
+
+    ``words`` are the columns of text, not of numbers, ``details`` those a phone has no room for.
+    """
 
     titles: list[str]
     words: Sequence[str]
+    details: Sequence[str]
     rows: list[ProfileRow]
     steps: int
+    batch: int
     milliseconds: str  # of a step
 
 
-def _profile(rows: Sequence[profiler.Row] | None, steps: int) -> Profile | None:
+def _profile(report: Report) -> Profile | None:
+    rows = report.rows
     if not rows:
         return None
     titles, *texts = profiler.cells(rows)
@@ -396,9 +409,11 @@ def _profile(rows: Sequence[profiler.Row] | None, steps: int) -> Profile | None:
     return Profile(
         titles,
         profiler.WORDS,
+        _DETAILS,
         [ProfileRow(*pair) for pair in zip(texts, parts, strict=True)],
-        steps,
-        f"{math.fsum(row.seconds for row in rows) / steps * 1e3:.2f}",
+        report.steps,
+        report.batch,
+        f"{math.fsum(row.seconds for row in rows) / report.steps * 1e3:.2f}",
     )
 
 

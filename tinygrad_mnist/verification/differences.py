@@ -14,13 +14,15 @@ class Difference(NamedTuple):
     numbers: str = ""
 
 
-def difference(found: np.ndarray, expected: np.ndarray, size: float | None = None) -> Difference:
+def difference(
+    found: np.ndarray, expected: np.ndarray, size: float | np.ndarray | None = None
+) -> Difference:
     """The largest |found − expected| in units in the last place of ``expected``.
 
-    The unit is the spacing of the dtype at ``size``, which is the largest finite magnitude in
-    ``expected`` unless it is given: an element that cancels is measured by its neighbours. It is at
-    least the spacing at the dtype's eps. Integers and booleans are equal or ∞ apart, as are other
-    shapes, other dtypes, and NaN or infinities in other places.
+    The unit is the spacing of the dtype at ``size``, of all or of each, which is the largest finite
+    magnitude in ``expected`` unless it is given: an element that cancels is measured by its
+    neighbours. It is at least the spacing at the dtype's eps. Integers and booleans are equal or ∞
+    apart, as are other shapes, other dtypes, and NaN or infinities in other places.
     """
     if (found.shape, found.dtype) != (expected.shape, expected.dtype):
         return Difference(np.inf, f"{_kind(found)} for {_kind(expected)}")
@@ -30,7 +32,7 @@ def difference(found: np.ndarray, expected: np.ndarray, size: float | None = Non
     same |= np.isnan(found) & np.isnan(expected)
     least = np.finfo(expected.dtype).eps
     at = np.maximum(magnitude(expected) if size is None else size, least)
-    unit = float(np.spacing(at.astype(expected.dtype)))
+    unit = np.spacing(at.astype(expected.dtype)).astype(np.float64)
     with np.errstate(all="ignore"):
         apart = np.abs(found.astype(np.float64) - expected.astype(np.float64)) / unit
     apart = np.where(np.isfinite(apart), apart, np.inf)

@@ -20,6 +20,7 @@ from tinygrad_mnist.tensor import Tensor
 from tinygrad_mnist.verification.cases import Case, Row, array_on, cases_of, several, tensors
 from tinygrad_mnist.verification.cases.direct import Direct
 from tinygrad_mnist.verification.differences import magnitude
+from tinygrad_mnist.verification.extremes import extremes
 from tinygrad_mnist.verification.outcomes import (
     F32,
     F64,
@@ -40,12 +41,24 @@ Arrays = list[np.ndarray]
 def compare_op(row: Row, outcomes: Sequence[Outcome]) -> None:
     """Each case of an op, in float64 and float32: its results and its first gradients.
 
-    The gradients are those of a random projection of the results.
+    The gradients are those of a random projection of the results. Of ``extremes`` there are the
+    results alone.
     """
-    for found in cases_of(row):
+    cases = cases_of(row)
+    for found in cases:
         for dtype in _dtypes(found):
             case = f"{row.name} of {_shapes(found)} in {dtype}"
             compare(outcomes, row.name, case, dtype, partial(_run, row, found, dtype), _pairs)
+    for found, ordinary in extremes(row.name, cases):
+        for dtype in _dtypes(found):
+            _compare_extreme(
+                outcomes,
+                row.name,
+                f"{row.name} of {_shapes(found)} with special values in {dtype}",
+                dtype,
+                partial(_run_forward, row, found, dtype),
+                partial(_run_forward, row, ordinary, dtype),
+            )
 
 
 def _projection(row: Row, found: Case, dtype: np.dtype) -> Arrays:
@@ -58,7 +71,9 @@ def _projection(row: Row, found: Case, dtype: np.dtype) -> Arrays:
 def _run(row: Row, found: Case, dtype: np.dtype, column: Column) -> tuple[Arrays, Arrays]:
     """The results of a case and its gradients. NotRecordableError where it cannot be recorded."""
     backend = column.backend
-    projection = _projection(row, found, dtype)
+    weights = [
+        wrap(Tensor, backend.asarray(w.copy()), backend) for w in _projection(row, found, dtype)
+    ]
 
     def function(*inputs: Any) -> tuple[Any, Any]:
         results = several(row.op(*inputs, **found.static))
@@ -66,14 +81,30 @@ def _run(row: Row, found: Case, dtype: np.dtype, column: Column) -> tuple[Arrays
         targets = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
         return results, grad(outputs, targets, weights) if outputs else ()
 
-    def called(function: Callable[..., tuple[Any, Any]]) -> tuple[Any, Any]:
-        manual_seed(found.static.get("seed", 0))
-        return function(*tensors(row, found, backend, dtype))
-
-    with use_backend(backend):
-        weights = [wrap(Tensor, backend.asarray(w.copy()), backend) for w in projection]
-        results, gradients = _replayed(function, called) if column.jit else called(function)
+    results, gradients = _call(function, row, found, dtype, column)
     return _on_host(results), _on_host(gradients)
+
+
+def _run_forward(row: Row, found: Case, dtype: np.dtype, column: Column) -> Arrays:
+    """The results of a case. NotRecordableError where it cannot be recorded."""
+
+    def function(*inputs: Any) -> Any:
+        return several(row.op(*inputs, **found.static))
+
+    return _on_host(_call(function, row, found, dtype, column))
+
+
+def _call(
+    function: Callable[..., Any], row: Row, found: Case, dtype: np.dtype, column: Column
+) -> Any:
+    """``function`` of the case's tensors on the column's backend, recorded where the column is."""
+
+    def called(function: Callable[..., Any]) -> Any:
+        manual_seed(found.static.get("seed", 0))
+        return function(*tensors(row, found, column.backend, dtype))
+
+    with use_backend(column.backend):
+        return _replayed(function, called) if column.jit else called(function)
 
 
 def _replayed(function: Callable[..., Any], called: Callable[..., Any]) -> Any:
@@ -97,11 +128,16 @@ def _on_host(found: Sequence[Tensor]) -> Arrays:
 
 def _pairs(found: tuple[Arrays, Arrays], expected: tuple[Arrays, Arrays]) -> Iterator[Pair]:
     """Each array beside NumPy's; gradients are measured by the largest of the case's."""
-    for i, (y, reference) in enumerate(zip(found[0], expected[0], strict=True), 1):
-        yield Pair(f"result {i}", y, reference)
+    yield from _pairs_whole(found[0], expected[0])
     size = max(map(magnitude, expected[1]), default=0.0)
     for i, (dX, reference) in enumerate(zip(found[1], expected[1], strict=True), 1):
         yield Pair(f"gradient {i}", dX, reference, size)
+
+
+def _pairs_whole(found: Arrays, expected: Arrays) -> Iterator[Pair]:
+    """Each array beside NumPy's, measured by its largest number."""
+    for i, (y, reference) in enumerate(zip(found, expected, strict=True), 1):
+        yield Pair(f"result {i}", y, reference)
 
 
 def _dtypes(found: Case) -> tuple[np.dtype, ...]:
@@ -119,23 +155,67 @@ def _shape(x: Any) -> str:
     return f"[{', '.join(map(_shape, x))}]" if isinstance(x, list) else str(getattr(x, "shape", x))
 
 
+# ---- special values
+
+
+def _compare_extreme(
+    outcomes: Sequence[Outcome],
+    op: str,
+    case: str,
+    dtype: np.dtype,
+    run: Callable[[Column], Arrays],
+    ordinary: Callable[[Column], Arrays],
+) -> None:
+    """A case with special values; ``ordinary`` runs it as it was.
+
+    Each number is measured by itself, as what is huge excuses no other, but at least by the largest
+    of the ordinary results, as sums cancel.
+    """
+
+    def pairs(found: Arrays, expected: Arrays) -> Iterator[Pair]:
+        least = map(magnitude, ordinary(Column(REFERENCE, jit=False)))
+        for i, (y, reference, size) in enumerate(zip(found, expected, least, strict=True), 1):
+            yield Pair(f"result {i}", y, reference, np.maximum(_magnitudes(reference), size))
+
+    with np.errstate(all="ignore"):
+        compare(outcomes, op, case, dtype, run, pairs)
+
+
+def _magnitudes(x: np.ndarray) -> np.ndarray:
+    """Each |x|; 0 for what is not finite, and for what is not of floats."""
+    return np.where(np.isfinite(x), np.abs(x), 0) if x.dtype.kind == "f" else np.zeros(x.shape)
+
+
 # ---- kernels that no op reaches
 
 
 def compare_direct(row: Direct, outcomes: Sequence[Outcome]) -> None:
     """Each case of a kernel called by hand, in both dtypes: its results, or what it wrote."""
-    for found in row.draw(np.random.default_rng(zlib.crc32(row.kernel.encode()))):
+    cases = row.draw(np.random.default_rng(zlib.crc32(row.kernel.encode())))
+    for found in cases:
         for dtype in _dtypes(found):
             case = f"{row.kernel} of {_shapes(found)} in {dtype}"
-            compare(outcomes, row.kernel, case, dtype, partial(_called, row, found, dtype), _pairs)
+            run = partial(_called, row, found, dtype)
+            compare(outcomes, row.kernel, case, dtype, run, _pairs_whole)
+    # The rest of an optimizer's lists is what its earlier updates left: averages of squares, say.
+    for found, ordinary in extremes(row.kernel, cases, inputs=2):
+        for dtype in _dtypes(found):
+            _compare_extreme(
+                outcomes,
+                row.kernel,
+                f"{row.kernel} of {_shapes(found)} with special values in {dtype}",
+                dtype,
+                partial(_called, row, found, dtype),
+                partial(_called, row, ordinary, dtype),
+            )
 
 
-def _called(row: Direct, found: Case, dtype: np.dtype, column: Column) -> tuple[Arrays, Arrays]:
+def _called(row: Direct, found: Case, dtype: np.dtype, column: Column) -> Arrays:
     backend = column.backend
     arrays = [_on(backend, x, dtype) for x in found.inputs]
     result = call(backend, row.kernel, arrays, found.static)
     given = arrays if result is None else several(result)
-    return [backend.to_numpy(y) for y in _flat(given)], []
+    return [backend.to_numpy(y) for y in _flat(given)]
 
 
 def _on(backend: Backend, x: Any, dtype: np.dtype) -> Any:

@@ -38,12 +38,12 @@ class Column(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """An array, NumPy's, what it is, and the magnitude by which it is measured, or its own."""
+    """An array, NumPy's, what it is, and the magnitudes by which it is measured, or its own."""
 
     what: str
     found: np.ndarray
     expected: np.ndarray
-    size: float | None = None
+    size: float | np.ndarray | None = None
 
 
 class NotRecordableError(Exception):

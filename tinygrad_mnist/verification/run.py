@@ -47,7 +47,7 @@ def verify(backends: Sequence[Backend], names: Sequence[str], progress: Progress
     print(_line(HEAD, columns))
     found: list[Outcome] = []
     with np.errstate(all="ignore"):
-        for name in names or (*FAMILIES, *TRAININGS):
+        for name in dict.fromkeys(names or (*FAMILIES, *TRAININGS)):
             found += (made := _compared(name, columns, progress))
             for outcome in made:
                 print(_line(_cells(outcome), columns), flush=True)
