@@ -694,19 +694,25 @@ def test_backends_verbose_says_why_one_is_not_usable(tmp_path: Path) -> None:
 # ---- warmup
 
 
-@pytest.fixture(scope="session")
-def warmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Done, Path]:
-    """What ``warmup`` said, and the cache that it filled."""
+@pytest.fixture(scope="session", params=["mlp", pytest.param("", marks=pytest.mark.slow)])
+def warmed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Done, Path, list[str]]:
+    """What ``warmup`` said, the cache that it filled, and for which models."""
     home = tmp_path_factory.mktemp("warm")
     cache = home / "cache"
     variables = {"NUMBA_CACHE_DIR": str(cache), "TINYGRAD_MNIST_DATA": "nowhere"}
-    return run(home, "warmup", "--backend", "numba", **variables), cache
+    only = ["--model", request.param] if request.param else []
+    done = run(home, "warmup", *only, "--backend", "numba", **variables)
+    return done, cache, only[1:] or list(MODELS)
 
 
-def test_warmup_says_what_it_compiled_and_where_that_is(warmed: tuple[Done, Path]) -> None:
-    done, cache = warmed
+def test_warmup_says_what_it_compiled_and_where_that_is(
+    warmed: tuple[Done, Path, list[str]],
+) -> None:
+    done, cache, models = warmed
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("warming up cnn and mlp on the backend numba\n")
+    assert done.stdout.startswith(f"warming up {' and '.join(models)} on the backend numba\n")
     number = len(list(cache.rglob("*.nbc")))
     assert re.search(rf"^compiled  {number} kernels in \d+\.\d s: adam, ", done.stdout, re.M)
     assert re.search(r"^cache     ", done.stdout, re.M)
@@ -715,9 +721,9 @@ def test_warmup_says_what_it_compiled_and_where_that_is(warmed: tuple[Done, Path
 
 
 def test_after_warmup_nothing_is_compiled(
-    warmed: tuple[Done, Path], data: Path, tmp_path: Path
+    warmed: tuple[Done, Path, list[str]], data: Path, tmp_path: Path
 ) -> None:
-    cache = warmed[1]
+    _, cache, models = warmed
     kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*.nb?")}
     variables = {"NUMBA_CACHE_DIR": str(cache), "TINYGRAD_MNIST_BACKEND": "numba"}
     picture = draw(tmp_path / "1.png", 1, True)
@@ -727,6 +733,8 @@ def test_after_warmup_nothing_is_compiled(
         ("mlp", "sgd", ONE),
         ("mlp", "adam", {}),
     ):
+        if model not in models:
+            continue
         more = (*options, "--model", model, "--optimizer", optimizer)
         accuracy(run(tmp_path, "train", *more, **variables, **threads))
         file = tmp_path / "mnist-out" / MODEL

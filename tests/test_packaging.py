@@ -385,7 +385,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("backend", ["numpy", "auto"])
+@pytest.mark.parametrize("backend", ["numpy", pytest.param("auto", marks=pytest.mark.slow)])
 def test_an_installed_wheel_trains(
     plain: Environment, small: Path, tmp_path: Path, backend: str
 ) -> None:

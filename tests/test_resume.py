@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -235,16 +236,18 @@ class Interrupting(nn.Module):
         return self.linear(x.flatten(1))
 
 
-@pytest.mark.parametrize("call", [1, 2, 4, 6])
-def test_an_interrupt_within_a_step_loses_no_batch(call: int) -> None:
-    """5 batches and a test of one in each of two epochs."""
+@pytest.mark.parametrize(
+    ("call", "jit"), [(1, False), (2, False), (4, False), (6, False), (2, True)]
+)
+def test_an_interrupt_within_a_step_loses_no_batch(call: int, jit: bool) -> None:
+    """5 batches and a test of one in each of two epochs; with jit, in a rehearsal."""
 
     def trained(call: int) -> Training:
         tg.manual_seed(0)
         model = Interrupting(call)
         optimizer = models.make_optimizer("sgd", model, 0.01)
         train = DataLoader(make_dataset(100), 20, shuffle=True)
-        made = Training(model, optimizer, train, DataLoader(make_dataset(9), 9), 2, jit=False)
+        made = Training(model, optimizer, train, DataLoader(make_dataset(9), 9), 2, jit=jit)
         if call:
             with pytest.raises(KeyboardInterrupt):
                 made.run()
@@ -657,10 +660,15 @@ def killed(home: Path, command: list[object], moments: list[float], jit: list[st
     return run(home, *command, *jit, "--out", "out", "--resume")
 
 
-@pytest.mark.parametrize("jit", [[], ["--no-jit"]], ids=["jit", "plain"])
 @pytest.mark.parametrize(
-    ("backend", "kills"),
-    [("numpy", 2), *(pytest.param(b, 20, marks=pytest.mark.slow) for b in BACKENDS)],
+    ("backend", "jit", "kills"),
+    [
+        ("numpy", [], 2),
+        *(
+            pytest.param(*case, 20, marks=pytest.mark.slow)
+            for case in product(BACKENDS, ([], ["--no-jit"]))
+        ),
+    ],
 )
 def test_a_training_that_is_killed_goes_on_to_the_same_bits(
     tmp_path: Path, data: Path, backend: str, kills: int, jit: list[str]
