@@ -60,7 +60,10 @@ def test_these_are_the_steps(workloads: Any) -> None:
 
 
 @pytest.mark.parametrize("rows", (6_000, pytest.param(60_000, marks=pytest.mark.slow)))
-@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.mark.parametrize(
+    "workload",
+    [pytest.param(w, marks=pytest.mark.slow if w == "cnn-512" else ()) for w in WORKLOADS],
+)
 def test_losses_are_numpys(
     peers: Any, workloads: Any, workload: str, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
