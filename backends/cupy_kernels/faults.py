@@ -1,0 +1,56 @@
+"""Indices out of range: found on the device, raised when the host next waits for it.
+
+A kernel that meets one writes it into memory of the host, which the device reaches by itself; so
+looking costs the host nothing, and no kernel waits.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import cupy
+import numpy as np
+
+FIELDS = 5  # found, low, size, what, there
+FAULTS = np.dtype([("taken", np.uint64), ("record", np.uint64), ("what", np.int64)])
+
+_names: dict[str, int] = {}  # what indices go into, by the number that kernels are given
+
+
+class _Record:
+    """Where the kernels of one device write."""
+
+    def __init__(self) -> None:
+        self.taken = cupy.zeros(1, np.int32)
+        self.memory = cupy.cuda.alloc_pinned_memory(FIELDS * 8)
+        self.fields = np.frombuffer(self.memory, np.int64, FIELDS)
+        self.fields[:] = 0
+
+
+@cache
+def _record(device: int) -> _Record:
+    return _Record()
+
+
+def argument(what: str) -> np.ndarray:
+    """The struct ``Faults`` of the current device, for indices into ``what``."""
+    record = _record(cupy.cuda.runtime.getDevice())
+    made = np.zeros((), FAULTS)
+    number = _names.setdefault(what, len(_names))
+    made[()] = (record.taken.data.ptr, record.memory.ptr, number)
+    return made
+
+
+def check() -> None:
+    """IndexError for the first index out of range since the last call.
+
+    The current device has been waited for.
+    """
+    record = _record(cupy.cuda.runtime.getDevice())
+    if not record.fields[4]:
+        return
+    found, low, size, number, _ = record.fields.tolist()
+    record.fields[:] = 0
+    record.taken.fill(0)
+    what = next(name for name, each in _names.items() if each == number)
+    raise IndexError(f"{what}: found index {found}, expected {low} to {size - 1}")
