@@ -6,14 +6,15 @@ CuPy's own functions compute.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import cupy
 import numpy as np
 
-from tinygrad_mnist.backends.cupy_kernels import faults
-from tinygrad_mnist.backends.cupy_kernels.launching import Launching
-from tinygrad_mnist.kernels import Array, Backend
+from tinygrad_mnist.backends.cupy_kernels import faults, gemm, graphs
+from tinygrad_mnist.backends.cupy_kernels.launching import Launching, act_of
+from tinygrad_mnist.kernels import Act, Array, Backend, Step
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 INT32, INT64, UINT8 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.uint8)
@@ -34,6 +35,9 @@ class CupyBackend(Launching, Backend):
         faults.check()
         return found
 
+    def prepared(self, steps: Sequence[Step]) -> list[Callable[[], None]]:
+        return graphs.prepared(self, steps)
+
     # ---- pointwise
 
     # ---- at indices
@@ -41,6 +45,36 @@ class CupyBackend(Launching, Backend):
     # ---- reductions
 
     # ---- products
+
+    def matmul(self, x: Array, y: Array, *, out: Array = None) -> Array:
+        if not (_is_of_floats(x) and x.dtype == y.dtype and _takes(out, x.dtype)):
+            return super().matmul(x, y, out=out)
+        return gemm.matmul(x, y, out)
+
+    def linear(
+        self, x: Array, weight: Array, bias: Array = None, *, act: Act = None, out: Array = None
+    ) -> Array:
+        if not (_is_of_floats(x) and x.dtype == weight.dtype and _takes(out, x.dtype)):
+            return super().linear(x, weight, bias, act=act, out=out)
+        out = gemm.matmul(x, weight.T, out)
+        if bias is None:
+            return self._activated(out, act)
+        bias = self._contiguous(bias)
+        self._each(
+            "pointwise",
+            "bias_act",
+            out.size,
+            out.dtype,
+            out,
+            bias,
+            out.size,
+            len(bias),
+            act_of(act),
+        )
+        return out
+
+    def linear_dw(self, dY: Array, x: Array, *, out: Array = None) -> Array:
+        return self.matmul(dY.T, x, out=out)
 
     # ---- convolution
 
@@ -55,9 +89,13 @@ class CupyBackend(Launching, Backend):
     # ---- optimizers
 
 
+def _is_of_floats(x: Any) -> bool:
+    return x.dtype in (FLOAT32, FLOAT64)
+
+
 def _is_float(x: Any) -> bool:
     """Whether a kernel serves ``x``: not empty, contiguous, of floats."""
-    return bool(x.dtype in (FLOAT32, FLOAT64) and x.flags.c_contiguous and x.size)
+    return bool(_is_of_floats(x) and x.flags.c_contiguous and x.size)
 
 
 def _alike(x: Any, *others: Any) -> bool:

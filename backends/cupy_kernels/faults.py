@@ -21,7 +21,9 @@ class _Record:
     """Where the kernels of one device write."""
 
     def __init__(self) -> None:
-        self.taken = cupy.zeros(1, np.int32)
+        # Of no pool: it outlives every program, and the first call may be made in one's own.
+        self.taken = cupy.ndarray(1, np.int32, cupy.cuda.MemoryPointer(cupy.cuda.Memory(4), 0))
+        self.taken.fill(0)
         self.memory = cupy.cuda.alloc_pinned_memory(FIELDS * 8)
         self.fields = np.frombuffer(self.memory, np.int64, FIELDS)
         self.fields[:] = 0

@@ -7,6 +7,7 @@ and structs (0-d NumPy arrays of a structured dtype). Nothing here waits for the
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,8 @@ NUMBERS = np.dtype([("at", np.float64, (MOST,))])
 ACTS = {None: 0} | {name: i for i, name in enumerate(ACTIVATIONS, 1)}
 
 Fn = Callable[..., tuple[float, ...]]
+
+capture = threading.local()  # .numbers: of the graph that this thread captures, where they will lie
 
 
 def source(file: str) -> str:
@@ -71,7 +74,8 @@ class Launching:
 
         A kernel whose static arguments may be computed anew for each call takes them so alone.
         """
-        return packed(fn(**static)), None
+        fresh = getattr(capture, "numbers", None)
+        return packed(fn(**static)), None if fresh is None else fresh.place(fn, static)
 
     def _faults(self, what: str) -> np.ndarray:
         """The struct ``Faults``, for indices into ``what``."""

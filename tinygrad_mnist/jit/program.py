@@ -283,9 +283,9 @@ class Program:
         rows += [_row(str(i), item) for i, item in enumerate(self.instructions(), 1)]
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
         lines = ["  ".join([*map(str.ljust, row[:5], widths), row[5]]).rstrip() for row in rows]
-        calls = sum(len(segment.runs) for segment in self._segments)
-        end = f"calls from Python: {calls}; memory of its own: {self.nbytes():,} bytes"
-        return "\n".join([*lines, end])
+        runs = [run for segment in self._segments for run in segment.runs]
+        end = f"calls from Python: {len(runs)}; memory of its own: {self.nbytes():,} bytes"
+        return "\n".join([*lines, end, *(run.about for run in runs if hasattr(run, "about"))])
 
     def nbytes(self) -> int:
         """The memory that it holds for results between replays."""

@@ -117,6 +117,7 @@ class Base:
         """Functions that, called one after the other, run ``steps``: as often as one likes.
 
         A backend that can run several steps at once returns fewer functions than there are steps.
+        What an attribute ``about`` of one says of how it runs is shown with the program.
         """
         return [partial(step.run, self) for step in steps]
 

@@ -1,0 +1,288 @@
+"""Recorded steps as CUDA graphs: one launch for all kernels of a program.
+
+What enters are the steps of a program, what leaves are functions that run them; the backend's
+``prepared`` alone calls this. A graph holds the very pointers and numbers of its capture, so:
+
+- numbers that the host computes anew are carried to the device by one small kernel before it;
+- an argument that lies elsewhere than at the capture is copied into a buffer, of which there is a
+  second graph;
+- memory that kernels take for themselves comes from a pool that is never used for anything else.
+
+Everything is launched on one stream of the device, CuPy's default one: graphs may share memory.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from itertools import groupby
+from typing import Any
+
+import cupy
+import numpy as np
+
+from tinygrad_mnist.backends.cupy_kernels.launching import MOST, NUMBERS, THREADS, capture, function
+from tinygrad_mnist.kernels import Array, Backend, Step
+
+Fn = Callable[..., tuple[float, ...]]
+Run = Callable[[], None]
+
+WARM = 2  # runs before the capture: they compile, and fill the pool
+CARRIED = 30  # kernels' numbers in one launch; ``graphs.cu`` says why
+_CARRIED = np.dtype([("of", NUMBERS, (CARRIED,))])
+
+_lock = threading.RLock()  # of the streams for captures
+
+
+class UncapturableError(Exception):
+    """A step that cannot be part of a graph; ``number`` says which, of those captured."""
+
+    def __init__(self, number: int, reason: str) -> None:
+        super().__init__(reason)
+        self.number = number
+
+
+class Fresh:
+    """Where a graph's kernels find the numbers that the host computes for each launch."""
+
+    def __init__(self, size: int) -> None:
+        self.memory = cupy.zeros((max(1, size), MOST), np.float64)
+        self.step: Step | None = None  # that is being captured
+        self._given: list[tuple[Fn, Step, dict[str, Any]]] = []
+        self._carried = np.zeros((-(-max(1, size) // CARRIED),), _CARRIED)
+
+    def place(self, fn: Fn, static: dict[str, Any]) -> Array:
+        """Where ``fn`` of the step's numbers will lie."""
+        assert self.step is not None
+        if len(self._given) == len(self.memory):
+            raise RuntimeError(f"{self.step.kernel} takes numbers of the host more than once")
+        self._given.append((fn, self.step, static))
+        return self.memory[len(self._given) - 1]
+
+    def taken(self) -> int:
+        """How many kernels' numbers there are."""
+        return len(self._given)
+
+    def carry(self) -> None:
+        """Compute them and launch what carries them to the device."""
+        for i, (fn, step, static) in enumerate(self._given):
+            hosted = {name: step.static[name] for name in static if name in step.hosted}
+            values = fn(**{**static, **hosted})
+            self._carried[i // CARRIED]["of"]["at"][i % CARRIED, : len(values)] = values
+        for start in range(0, self.taken(), CARRIED):
+            count = min(CARRIED, self.taken() - start)
+            arguments = self.memory[start:], self._carried[start // CARRIED], count
+            grid = (-(-count * MOST // THREADS),)
+            function("graphs", "carry", "f")(grid, (THREADS,), arguments)
+
+
+def prepared(backend: Backend, steps: Sequence[Step]) -> list[Run]:
+    """Functions that run ``steps``; those that may be one graph are one function."""
+    runs: list[Run] = []
+    for alone, group in groupby(steps, _writes_to_argument):
+        found = list(group)
+        if alone:
+            runs += [partial(step.run, backend) for step in found]
+        else:
+            runs.append(Captured(backend, found, cupy.cuda.MemoryPool()))
+    return runs
+
+
+def _writes_to_argument(step: Step) -> bool:
+    """Whether it may write to memory that lies elsewhere at the next run."""
+    return step.out is None and bool(step.moving)
+
+
+class Captured:
+    """Steps that are launched as one CUDA graph, once they have run by themselves twice."""
+
+    def __init__(self, backend: Backend, steps: list[Step], pool: Any, warm: int = WARM) -> None:
+        self._backend = backend
+        self._steps = steps
+        self._warm = warm
+        self._pool = pool
+        self._moving = [(step, i) for step in steps for i in step.moving]
+        self._at: list[Any] = []  # where arguments lay at the capture
+        self._direct: _Graph | None = None  # which reads arguments there
+        self._buffered: _Graph | None = None  # which reads copies of them
+        self._copied: list[tuple[Array, Step, int]] = []  # buffers, and whose argument each holds
+        self._parts: list[Run] = []  # instead, where not all can be captured
+        self._reason = ""
+
+    def __call__(self) -> None:
+        if self._parts:
+            for part in self._parts:
+                part()
+        elif self._warm:
+            self._warm -= 1
+            with _Aside(self._pool):
+                for step in self._steps:
+                    step.run(self._backend)
+        else:
+            self._launch()
+
+    @property
+    def about(self) -> str:
+        """How it runs, for people."""
+        if self._parts:
+            inner = [part.about for part in self._parts if isinstance(part, Captured)]
+            return "; ".join([*inner, self._reason])
+        if self._direct is None:
+            return f"a CUDA graph of {len(self._steps)} kernels, captured at its third run"
+        return f"a CUDA graph of {len(self._steps)} kernels"
+
+    def _launch(self) -> None:
+        try:
+            graph = self._graph()
+        except UncapturableError as error:
+            self._split(error)
+            self()
+            return
+        if graph is self._buffered:
+            for buffer, step, i in self._copied:
+                buffer[...] = step.arrays[i]
+        graph.launch()
+
+    def _graph(self) -> _Graph:
+        """The graph that reads what the arguments hold now."""
+        at = [_lies(step.arrays[i]) for step, i in self._moving]
+        if self._direct is None:
+            self._direct, self._at = _Graph(self._backend, self._steps, self._pool), at
+        if at == self._at:
+            return self._direct
+        if self._buffered is None:
+            self._buffered = self._with_buffers()
+        return self._buffered
+
+    def _with_buffers(self) -> _Graph:
+        """A graph that reads copies of the arguments, wherever these lie."""
+        given = [step.arrays[i] for step, i in self._moving]
+        buffers: dict[Any, Array] = {}
+        for array, (step, i) in zip(given, self._moving, strict=True):
+            if _lies(array) not in buffers:
+                buffer = buffers[_lies(array)] = cupy.empty_like(array, order="K")
+                self._copied.append((buffer, step, i))
+        try:
+            self._put([buffers[_lies(array)] for array in given])
+            return _Graph(self._backend, self._steps, self._pool)
+        finally:
+            self._put(given)
+
+    def _put(self, arrays: Sequence[Array]) -> None:
+        for (step, i), array in zip(self._moving, arrays, strict=True):
+            step.arrays[i] = array
+
+    def _split(self, error: UncapturableError) -> None:
+        """Run the step that cannot be captured by itself, between graphs of the others."""
+        step = self._steps[error.number]
+        before, after = self._steps[: error.number], self._steps[error.number + 1 :]
+        between: list[Run] = [partial(step.run, self._backend)]
+        self._parts = [*self._captured(before), *between, *self._captured(after)]
+        self._reason = f"{step.kernel} by itself ({step.line}): {error}"
+        _say_once(step.kernel, str(error))
+
+    def _captured(self, steps: list[Step]) -> list[Run]:
+        return [Captured(self._backend, steps, self._pool, 0)] if steps else []
+
+
+class _Graph:
+    """A captured graph and the numbers that it takes."""
+
+    def __init__(self, backend: Backend, steps: Sequence[Step], pool: Any) -> None:
+        self._fresh = Fresh(sum(bool(step.hosted) for step in steps))
+        with _Aside(pool) as stream:
+            number = 0
+            stream.begin_capture()
+            capture.numbers = self._fresh
+            try:
+                for step in steps:
+                    _capture_step(backend, step, self._fresh)
+                    number += 1
+                self._graph = stream.end_capture()
+            except Exception as error:
+                if stream.is_capturing():
+                    _abandon(stream)
+                raise UncapturableError(min(number, len(steps) - 1), _first_line(error)) from error
+            finally:
+                capture.numbers = None
+
+    def launch(self) -> None:
+        """Compute the host's numbers, and launch it on the device's default stream."""
+        current, default = cupy.cuda.get_current_stream(), cupy.cuda.Stream.null
+        if current == default:
+            self._start()
+            return
+        default.wait_event(current.record())
+        with default:
+            self._start()
+        current.wait_event(default.record())
+
+    def _start(self) -> None:
+        self._fresh.carry()
+        self._graph.launch()
+
+
+def _capture_step(backend: Backend, step: Step, fresh: Fresh) -> None:
+    before, fresh.step = fresh.taken(), step
+    step.run(backend)
+    if step.hosted and fresh.taken() == before:
+        raise RuntimeError(
+            f"{step.kernel} has {', '.join(step.hosted)} built in, which the host may change"
+        )
+
+
+class _Aside:
+    """``with _Aside(pool) as stream:`` what is launched goes to the device's stream for captures.
+
+    It comes after what was launched before, and what is launched afterwards comes after it.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        self._stream = _stream(cupy.cuda.runtime.getDevice())
+        self._allocator = cupy.cuda.using_allocator(pool.malloc)
+
+    def __enter__(self) -> Any:
+        _lock.acquire()
+        self._around = cupy.cuda.get_current_stream()
+        self._stream.wait_event(self._around.record())
+        self._stream.__enter__()
+        self._allocator.__enter__()
+        return self._stream
+
+    def __exit__(self, *error: Any) -> None:
+        self._allocator.__exit__(*error)
+        self._stream.__exit__(*error)
+        self._around.wait_event(self._stream.record())
+        _lock.release()
+
+
+@cache
+def _stream(device: int) -> Any:
+    """The stream on which the graphs of a device are captured: the default one cannot."""
+    return cupy.cuda.Stream(non_blocking=True)
+
+
+def _abandon(stream: Any) -> None:
+    """End a capture that failed; the error that ended it tells more than this one."""
+    with suppress(RuntimeError):  # CuPy's are
+        stream.end_capture()
+
+
+def _lies(x: Array) -> tuple[Any, ...]:
+    return (x.data.ptr, x.shape, x.strides)
+
+
+_said: set[tuple[str, str]] = set()
+
+
+def _say_once(kernel: str, reason: str) -> None:
+    if (kernel, reason) not in _said:
+        _said.add((kernel, reason))
+        print(f"tinygrad_mnist: {kernel} runs outside of CUDA graphs: {reason}", file=sys.stderr)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
