@@ -29,6 +29,15 @@ from tinygrad_mnist.backends.numba_kernels import (
 )
 from tinygrad_mnist.backends.numba_kernels.launching import Launching, Total
 from tinygrad_mnist.backends.numba_kernels.launching import or_empty as _or_empty
+from tinygrad_mnist.backends.numbers import (
+    adadelta_numbers,
+    adagrad_numbers,
+    adam_numbers,
+    mask_numbers,
+    rmsprop_numbers,
+    sgd_numbers,
+    uniform_numbers,
+)
 from tinygrad_mnist.kernels import Act, Array, Backend, Conv, Pair, Pool, Shape, Step, convolved
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -394,7 +403,7 @@ class NumbaBackend(Launching, Backend):
         mask = _or_empty(out, shape, dtype)
         if not _is_float(mask):
             return super().dropout_mask(shape=shape, p=p, key=key, dtype=dtype, out=out)
-        numbers = self._numbers(streams.mask_numbers, shape=shape, p=p, key=key, dtype=dtype)
+        numbers = self._numbers(mask_numbers, shape=shape, p=p, key=key, dtype=dtype)
         pairs = (mask.size + 1) // 2
         self._run(streams.dropout_mask, pairs, mask.size, *numbers, mask.ravel())
         return mask
@@ -403,7 +412,7 @@ class NumbaBackend(Launching, Backend):
         drawn = _or_empty(out, shape, dtype)
         if not _is_float(drawn):
             return super().uniform(shape=shape, key=key, dtype=dtype, out=out)
-        (stream,) = self._numbers(streams.uniform_numbers, shape=shape, key=key, dtype=dtype)
+        (stream,) = self._numbers(uniform_numbers, shape=shape, key=key, dtype=dtype)
         pairs = (drawn.size + 1) // 2
         self._run(streams.uniform, pairs, drawn.size, stream, drawn.ravel())
         return drawn
@@ -451,7 +460,7 @@ class NumbaBackend(Launching, Backend):
             )  # fmt: skip
             return
         *numbers, rate, decay, turned = self._numbers(
-            optimizers.sgd_numbers, guard="momentum", lr=lr, momentum=momentum,
+            sgd_numbers, guard="momentum", lr=lr, momentum=momentum,
             dampening=dampening, weight_decay=weight_decay, nesterov=nesterov, maximize=maximize,
             first=first,
         )  # fmt: skip
@@ -487,7 +496,7 @@ class NumbaBackend(Launching, Backend):
         step: int,
     ) -> None:
         numbers = self._numbers(
-            optimizers.adam_numbers, lr=lr, beta1=beta1, beta2=beta2, eps=eps,
+            adam_numbers, lr=lr, beta1=beta1, beta2=beta2, eps=eps,
             weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay,
             maximize=maximize, step=step,
         )  # fmt: skip
@@ -515,7 +524,7 @@ class NumbaBackend(Launching, Backend):
         step: int,
     ) -> None:
         numbers = self._numbers(
-            optimizers.adagrad_numbers, lr=lr, lr_decay=lr_decay, eps=eps,
+            adagrad_numbers, lr=lr, lr_decay=lr_decay, eps=eps,
             weight_decay=weight_decay, maximize=maximize, step=step,
         )  # fmt: skip
         for arrays in _aligned(params, grads, sums):
@@ -542,7 +551,7 @@ class NumbaBackend(Launching, Backend):
         step: int,
     ) -> None:
         numbers = self._numbers(
-            optimizers.adadelta_numbers, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay,
+            adadelta_numbers, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay,
             maximize=maximize, step=step,
         )  # fmt: skip
         for arrays in _aligned(params, grads, square_avgs, acc_deltas):
@@ -571,7 +580,7 @@ class NumbaBackend(Launching, Backend):
         step: int,
     ) -> None:
         numbers = self._numbers(
-            optimizers.rmsprop_numbers, lr=lr, alpha=alpha, eps=eps, momentum=momentum,
+            rmsprop_numbers, lr=lr, alpha=alpha, eps=eps, momentum=momentum,
             weight_decay=weight_decay, maximize=maximize, step=step,
         )  # fmt: skip
         for arrays in _aligned(params, grads, square_avgs, grad_avgs, buffers):

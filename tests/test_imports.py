@@ -130,13 +130,15 @@ def test_the_core_never_imports_a_backend(path: Path) -> None:
 
 @pytest.mark.parametrize("path", backend_files(), ids=lambda p: p.name)
 def test_backends_import_the_contract_and_config_and_nothing_else(path: Path) -> None:
+    """And what they share: the numbers that kernels take for static arguments."""
     for name in own_imports(path):
         allowed = ("tinygrad_mnist.kernels", "tinygrad_mnist.config", "tinygrad_mnist.backends.")
         assert name.startswith(allowed), f"{dotted(path)} imports {name}"
         if name.startswith("tinygrad_mnist.backends."):
             own = path.stem.removesuffix("_backend") if path.parent == BACKENDS else ""
             folder = f"{own}_kernels" if own else path.parent.name
-            assert name.startswith(f"tinygrad_mnist.backends.{folder}"), (
+            own_or_shared = tuple(f"tinygrad_mnist.backends.{f}" for f in (folder, "numbers."))
+            assert name.startswith(own_or_shared), (
                 f"{dotted(path)} imports {name}, another backend's"
             )
 

@@ -22,6 +22,11 @@ __device__ inline i64 element() {
     return (i64)blockIdx.x * blockDim.x + threadIdx.x;
 }
 
+// a / b of numbers that are not negative; a division of 64 bits takes four times as long.
+__device__ inline i64 quotient(i64 a, i64 b) {
+    return ((a | b) >> 32) ? a / b : (i64)((u32)a / (u32)b);
+}
+
 __device__ inline real infinity() {
     return (real)__longlong_as_double(0x7ff0000000000000LL);
 }

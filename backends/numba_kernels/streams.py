@@ -18,15 +18,6 @@ LOW = np.uint64(0xFFFFFFFF)
 BYTE = np.uint64(8)
 
 
-def mask_numbers(*, shape: Any, p: float, key: int, dtype: Any) -> tuple[Any, ...]:
-    """What ``dropout_mask`` takes: the stream, what is dropped of 2³², and what is kept becomes."""
-    return np.uint64(key), np.uint64(min(round(p * 2**32), 2**32 - 1)), float(1 / (1 - p))
-
-
-def uniform_numbers(*, shape: Any, key: int, dtype: Any) -> tuple[Any, ...]:
-    return (np.uint64(key),)
-
-
 @compiled
 def splitmix64(key: Any, i: int) -> Any:
     """Number ``i`` = 1, 2, … of the stream ``key``."""
