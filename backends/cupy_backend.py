@@ -140,6 +140,17 @@ class CupyBackend(Launching, Backend):
             return super().remainder(x, y, out=out)
         return self._of_two("remainder_each", x, y, out)
 
+    def pow(self, x: Array, y: Array, *, out: Array = None) -> Array:
+        # CuPy's of integers gives 0 for a negative power, and no error.
+        like = x if hasattr(x, "dtype") else y
+        if like.dtype.kind not in "iu":
+            return super().pow(x, y, out=out)
+        x, y = ((_whole(v), 0) if hasattr(v, "dtype") else (None, int(v)) for v in (x, y))
+        made = cupy.empty(like.shape, INT64)
+        failing = self._faults(faults.NEGATIVE_POWER)
+        self._each("pointwise", "power", made.size, FLOAT64, *x, *y, made, made.size, failing)
+        return self._into(out, made.astype(like.dtype, copy=False))
+
     def where(self, condition: Array, x: Array, y: Array, *, out: Array = None) -> Array:
         like = x if hasattr(x, "dtype") else y
         arrays = [v for v in (x, y) if hasattr(v, "dtype")]
@@ -159,6 +170,10 @@ class CupyBackend(Launching, Backend):
 
     def copy(self, x: Array, *, out: Array = None) -> Array:
         return x.copy(order="C") if out is None else self._into(out, x)
+
+    def copy_(self, x: Array, y: Array) -> None:
+        # What is contiguous CuPy copies as memory, in which order none can tell.
+        x[...] = y if _apart(x, y) else y.copy()
 
     def lerp_(self, x: Array, end: Array, *, weight: float) -> None:
         if _alike(x, end) and _apart(x, end):
@@ -190,7 +205,6 @@ class CupyBackend(Launching, Backend):
     # ---- at indices
 
     def take(self, x: Array, index: Array, *, dim: int, out: Array = None) -> Array:
-        x = x if index.ndim else self._contiguous(x)
         given = x.flags.c_contiguous and _takes(out, x.dtype)
         if not (given and x.dtype.itemsize in (4, 8)):
             return super().take(x, index, dim=dim, out=out)
@@ -218,10 +232,6 @@ class CupyBackend(Launching, Backend):
             math.prod(shape[dim + 1 :]), self._faults(f"take_grad: dim {dim}"),
         )  # fmt: skip
         return total if fits and dtype == dY.dtype else self._into(out, total.astype(dY.dtype))
-
-    def put_(self, x: Array, index: Array, y: Array) -> None:
-        self.check_index(index, len(x), "put_")
-        x[index.reshape(-1) if index.ndim == 0 else index] = y
 
     def wrap_index(
         self, x: Array, *, size: int, low: int, step: int, what: str, out: Array = None
@@ -704,6 +714,11 @@ def _is(x: Any, dtype: np.dtype) -> bool:
 def _takes(out: Any, dtype: np.dtype) -> bool:
     """Whether a kernel can fill ``out``, or make it."""
     return out is None or _is(out, dtype)
+
+
+def _whole(x: Array) -> Array:
+    """An array of integers, contiguous and as int64."""
+    return cupy.ascontiguousarray(x.astype(INT64, copy=False)).reshape(x.shape)
 
 
 def _has_floats(x: Any, y: Any) -> bool:

@@ -1,7 +1,7 @@
 """Indices out of range: found on the device, raised when the host next waits for it.
 
-A kernel that meets one writes it into memory of the host, which the device reaches by itself; so
-looking costs the host nothing, and no kernel waits.
+So are negative powers of integers. A kernel that meets one writes it into memory of the host, which
+the device reaches by itself; so looking costs the host nothing, and no kernel waits.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 FIELDS = 5  # found, low, size, what, there
 FAULTS = np.dtype([("taken", np.uint64), ("record", np.uint64), ("what", np.int64)])
+NEGATIVE_POWER = "integers to negative powers are no integers; use x.to(float) ** y"
 
 _names: dict[str, int] = {}  # what indices go into, by the number that kernels are given
 
@@ -44,7 +45,7 @@ def argument(what: str) -> np.ndarray:
 
 
 def check() -> None:
-    """IndexError for the first index out of range since the last call.
+    """IndexError for the first index out of range since the last call, ValueError for a power.
 
     The current device has been waited for.
     """
@@ -55,4 +56,6 @@ def check() -> None:
     record.fields[:] = 0
     record.taken.fill(0)
     what = next(name for name, each in _names.items() if each == number)
+    if what == NEGATIVE_POWER:
+        raise ValueError(what)
     raise IndexError(f"{what}: found index {found}, expected {low} to {size - 1}")

@@ -1,10 +1,11 @@
 // Reading and adding at indices. Arrays are (before, rows, after), or (before, count, after) at the
 // indices; what an index out of range would read is 0.
 
+// A number of the size of ``real``, an integer perhaps, to be copied.
 template <int bytes> struct Bits;
-template <> struct Bits<4> { typedef u32 type; };
-template <> struct Bits<8> { typedef u64 type; };
-typedef Bits<sizeof(real)>::type Copied;  // numbers of the size of ``real``, integers too
+template <> struct Bits<4> { u32 bits; };
+template <> struct Bits<8> { u64 bits; };
+typedef Bits<sizeof(real)> Copied;
 
 extern "C" __global__ void check_index(
     const i64* index, i64 count, i64 low, i64 high, Faults faults
@@ -31,7 +32,7 @@ extern "C" __global__ void take(
     const i64 place = quotient(i, after), before = place < count ? 0 : quotient(place, count);
     const i64 row = index[place - before * count];
     const bool there = in_range(row, 0, rows, faults);
-    out[i] = there ? x[(before * rows + row) * after + i - place * after] : (Copied)0;
+    out[i] = there ? x[(before * rows + row) * after + i - place * after] : Copied{0};
 }
 
 extern "C" __global__ void take_scaled(

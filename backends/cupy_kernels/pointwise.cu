@@ -129,6 +129,21 @@ extern "C" __global__ void floor_divide(
     out[i] = times == 0 ? copysign((real)0, a / b) : times - below > (real)0.5 ? below + 1 : below;
 }
 
+// Integers; a negative power is none.
+extern "C" __global__ void power(
+    const i64* x, i64 x_value, const i64* y, i64 y_value, i64* out, i64 size, Faults faults
+) {
+    EACH(i);
+    i64 left = y ? y[i] : y_value;
+    u64 square = (u64)(x ? x[i] : x_value), found = 1;  // unsigned: what overflows wraps
+    if (!in_range(left, 0, 0x7fffffffffffffffLL, faults)) found = 0;
+    for (; left > 0; left >>= 1) {
+        if (left & 1) found *= square;
+        square *= square;
+    }
+    out[i] = (i64)found;
+}
+
 // ---- in place
 
 extern "C" __global__ void lerp(

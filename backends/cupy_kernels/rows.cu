@@ -26,13 +26,19 @@ struct Largest {
     template <typename T> __device__ static T of(T x, T y) { return x > y ? x : y; }
 };
 
+// A number for each warp of the block.
+__device__ inline void* of_warps() {
+    __shared__ i64 numbers[32];
+    return numbers;
+}
+
 // What all threads of a group have, put together in a fixed order; each of them gets it.
 template <typename Of, typename T> __device__ inline T together(T value, i64 lanes) {
     for (int apart = lanes < 32 ? (int)lanes / 2 : 16; apart > 0; apart /= 2) {
         value = Of::of(value, __shfl_xor_sync(0xffffffffu, value, apart));
     }
     if (lanes <= 32) return value;
-    __shared__ T parts[32];  // by warp
+    T* parts = (T*)of_warps();
     __syncthreads();
     if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = value;
     __syncthreads();
