@@ -15,6 +15,7 @@ from tinygrad_mnist.kernels import Conv, Pair, Pool, Shape, convolved
 
 THREADS = 256
 BLOCKS = 264  # that fill a card of 132 multiprocessors
+MANY = 384  # that keep it busy while some wait for memory
 LARGEST = 2**31  # kernels count elements in 32 bits
 ALONE = 32  # elements that a thread adds up before others are asked to help
 MEMORY = 40960  # bytes of a block for the operands of a convolution
@@ -78,7 +79,7 @@ def groups_of(shape: Shape, dims: Shape) -> Groups | None:
 
 
 @lru_cache(1024)
-def sums(groups: Groups, widest: int = THREADS, most: int = BLOCKS) -> Sums:
+def sums(groups: Groups, widest: int = THREADS, most: int = 2 * BLOCKS) -> Sums:
     """How an array of the shape (A, R, B, S) is summed over R and S.
 
     A block has at most ``widest`` results where they lie side by side, and ``most`` blocks share
@@ -188,7 +189,7 @@ def _tiled(
         at_once = min(terms, 64)
         fits = (w for w in (64, 32, 16, 8) if _deepest(down, w, itemsize) >= at_once)
         fits = (w for w in fits if w * down <= THREADS)
-        across = next((w for w in fits if others * -(-columns // (4 * w)) >= 256), 4)
+        across = next((w for w in fits if others * -(-columns // (4 * w)) >= MANY), 4)
     blocks = others * -(-columns // (4 * across))
     slices = max(1, min(-(-terms // 32), BLOCKS // blocks)) if sliced else 1
     share = -(-terms // slices)
