@@ -31,7 +31,7 @@ from tinygrad_mnist.backends.numbers import (
     sgd_numbers,
     uniform_numbers,
 )
-from tinygrad_mnist.kernels import Act, Array, Backend, Conv, Pool, Shape, Step
+from tinygrad_mnist.kernels import Act, Array, Backend, Conv, Pair, Pool, Shape, Step
 
 FLOAT32, FLOAT64 = FLOATS = np.dtype(np.float32), np.dtype(np.float64)
 INT32, INT64, UINT8 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.uint8)
@@ -266,6 +266,28 @@ class CupyBackend(Launching, Backend):
         span, grid = layouts.sums((1, grid[1], out.size, 1), most=1)
         self._grid("reductions", "sum_of_slices", grid, BLOCK, x.dtype, slices, out, span)
 
+    def argmax(self, x: Array, *, dim: int, keepdim: bool, out: Array = None) -> Array:
+        found = self._place(x, True, dim, keepdim, out)
+        return super().argmax(x, dim=dim, keepdim=keepdim, out=out) if found is None else found
+
+    def argmin(self, x: Array, *, dim: int, keepdim: bool, out: Array = None) -> Array:
+        found = self._place(x, False, dim, keepdim, out)
+        return super().argmin(x, dim=dim, keepdim=keepdim, out=out) if found is None else found
+
+    def _place(self, x: Array, larger: bool, dim: int, keepdim: bool, out: Array) -> Array | None:
+        """Where the largest element along ``dim`` is, or the smallest; None if not served.
+
+        CuPy finds any of several NaN, this the first.
+        """
+        groups = layouts.groups_of(x.shape, (dim,)) if x.ndim and _floats(x) else None
+        if groups is None or not _takes(out, INT64):
+            return None
+        out = or_empty(out, _kept(x.shape, (dim,), keepdim), INT64)
+        span, grid = layouts.sums(groups, most=1)
+        arguments = self._contiguous(x), out, larger, span
+        self._grid("reductions", "place_of_extreme", grid, BLOCK, x.dtype, *arguments)
+        return out
+
     # ---- products
 
     def matmul(self, x: Array, y: Array, *, out: Array = None) -> Array:
@@ -282,23 +304,27 @@ class CupyBackend(Launching, Backend):
         if bias is None:
             return self._activated(out, act)
         bias = self._contiguous(bias)
-        self._each(
-            "pointwise",
-            "bias_act",
-            out.size,
-            out.dtype,
-            out,
-            bias,
-            out.size,
-            len(bias),
-            act_of(act),
-        )
+        arguments = out, bias, out.size, len(bias), act_of(act)
+        self._each("pointwise", "bias_act", out.size, out.dtype, *arguments)
         return out
 
     def linear_dw(self, dY: Array, x: Array, *, out: Array = None) -> Array:
         return self.matmul(dY.T, x, out=out)
 
     # ---- convolution
+
+    def windows_grad(
+        self, dY: Array, *, shape: Shape, stride: Pair, dilation: Pair, out: Array = None
+    ) -> Array:
+        laid = None
+        if _floats(dY) and _takes(out, dY.dtype):
+            strides = tuple(s // dY.dtype.itemsize for s in dY.strides)
+            laid = layouts.windows_grad(dY.shape, strides, shape, stride, dilation)
+        if laid is None:
+            return super().windows_grad(dY, shape=shape, stride=stride, dilation=dilation, out=out)
+        out = or_empty(out, shape, dY.dtype)
+        self._each("convolution", "windows_grad", out.size, dY.dtype, dY, out, laid)
+        return out
 
     def conv2d(
         self,

@@ -26,7 +26,8 @@ struct Tile {
 
 // A tap or a pixel; a tap and a pixel add up to a place in the source.
 struct alignas(16) Entry {
-    int offset, row, column;
+    int offset;  // of row and column too, where nothing divides them
+    int row, column;
     int other;  // of a tap: its place in the weight; of a pixel: that in the other image
 };
 
@@ -37,20 +38,27 @@ struct alignas(4 * sizeof(real)) Quad {
 const int POOL = 40960 / sizeof(real);  // numbers in shared memory, beside 8 KiB of entries
 const int DEEPEST = 256, WIDEST = 256;
 
-__device__ inline Entry tap_entry(const Conv& conv, int tap) {
-    int cells = conv.kh * conv.kw, channel = tap / cells, cell = tap - channel * cells;
-    int i = cell / conv.kw, j = cell - i * conv.kw;
-    Entry made = {channel * conv.height * conv.width, i * conv.tap_y, j * conv.tap_x,
-                  channel * conv.weight_depth + cell};
+template <bool DIVIDED>
+__device__ inline Entry entry(const Conv& conv, int plane, int row, int column, int other) {
+    int offset = plane * conv.height * conv.width + (DIVIDED ? 0 : row * conv.width + column);
+    Entry made = {offset, row, column, other};
     return made;
 }
 
+template <bool DIVIDED>
+__device__ inline Entry tap_entry(const Conv& conv, int tap) {
+    int cells = conv.kh * conv.kw, channel = tap / cells, cell = tap - channel * cells;
+    int i = cell / conv.kw, j = cell - i * conv.kw;
+    int other = channel * conv.weight_depth + cell;
+    return entry<DIVIDED>(conv, channel, i * conv.tap_y, j * conv.tap_x, other);
+}
+
+template <bool DIVIDED>
 __device__ inline Entry pixel_entry(const Conv& conv, int pixel, int group) {
     int area = conv.down * conv.across, image = pixel / area, at = pixel - image * area;
     int y = at / conv.across, x = at - y * conv.across, part = image * conv.groups + group;
-    Entry made = {part * conv.depth * conv.height * conv.width, y * conv.step_y + conv.shift_y,
-                  x * conv.step_x + conv.shift_x, part * conv.rows * area + at};
-    return made;
+    int row = y * conv.step_y + conv.shift_y, column = x * conv.step_x + conv.shift_x;
+    return entry<DIVIDED>(conv, part * conv.depth, row, column, part * conv.rows * area + at);
 }
 
 // What a tap of a pixel meets: 0 outside of the source, and between its elements.
@@ -59,14 +67,16 @@ __device__ inline real met(
     const real* __restrict__ source, const Conv& conv, const Entry& a, const Entry& b
 ) {
     int row = a.row + b.row, column = a.column + b.column;
+    int offset = a.offset + b.offset;
     if (DIVIDED) {
         int y = row / conv.divide_y, x = column / conv.divide_x;
         if (y * conv.divide_y != row || x * conv.divide_x != column) return 0;
         row = y;
         column = x;
+        offset += row * conv.width + column;
     }
     bool inside = (u32)row < (u32)conv.height && (u32)column < (u32)conv.width;
-    return inside ? source[a.offset + b.offset + row * conv.width + column] : (real)0;
+    return inside ? source[offset] : (real)0;
 }
 
 // How long rows of ``size``, a multiple of 4, are in shared memory: an odd number of fours, so that
@@ -102,7 +112,7 @@ __device__ inline void convolve(
 
     if (t < tile.columns) {
         int at = first_column + min(t, cols - 1);
-        columns[t] = WEIGHTS ? tap_entry(conv, at) : pixel_entry(conv, at, group);
+        columns[t] = WEIGHTS ? tap_entry<DIVIDED>(conv, at) : pixel_entry<DIVIDED>(conv, at, group);
     }
     // Threads as they compute, as they read along the terms, and as they read along the columns.
     const int across = tile.columns / 4, down = tile.rows / 4;
@@ -115,7 +125,8 @@ __device__ inline void convolve(
         const int many = min(tile.chunk, end - start);
         __syncthreads();
         for (int k = t; k < many; k += threads)
-            terms[k] = WEIGHTS ? pixel_entry(conv, start + k, group) : tap_entry(conv, start + k);
+            terms[k] = WEIGHTS ? pixel_entry<DIVIDED>(conv, start + k, group)
+                               : tap_entry<DIVIDED>(conv, start + k);
         __syncthreads();
         for (int m = line; m < tile.rows; m += 4) {
 #pragma unroll 4
@@ -186,4 +197,34 @@ extern "C" __global__ void conv2d_dw(
     const real* dY, const real* source, real* partials, Conv conv, Tile tile
 ) {
     convolve<true, false>(dY, source, 0, partials, conv, tile, NO_ACT);
+}
+
+// ---- sums of windows
+
+// Windows of images (C, H, W), C counting all images' planes, and what lies between the elements of
+// dY (planes, kh, kw, H', W').
+struct Windows {
+    int planes, height, width, kh, kw, down, across;
+    int step_y, step_x, tap_y, tap_x;
+    int by_plane, by_row, by_column, by_y, by_x;
+};
+
+// Each cell of the images: the sum of dY where windows cover it.
+extern "C" __global__ void windows_grad(const real* __restrict__ dY, real* dX, Windows at) {
+    i64 i = element();
+    if (i >= (i64)at.planes * at.height * at.width) return;
+    int line = (int)i / at.width, column = (int)i - line * at.width;
+    int plane = line / at.height, row = line - plane * at.height;
+    real total = 0;
+    for (int r = 0; r < at.kh; r++) {
+        int y = row - r * at.tap_y;
+        if (y < 0 || y % at.step_y || y / at.step_y >= at.down) continue;
+        for (int c = 0; c < at.kw; c++) {
+            int x = column - c * at.tap_x;
+            if (x < 0 || x % at.step_x || x / at.step_x >= at.across) continue;
+            total += dY[(i64)plane * at.by_plane + (i64)r * at.by_row + (i64)c * at.by_column
+                        + (i64)(y / at.step_y) * at.by_y + (i64)(x / at.step_x) * at.by_x];
+        }
+    }
+    dX[i] = total;
 }

@@ -15,6 +15,7 @@ from tinygrad_mnist.kernels import Conv, Pair, Pool, Shape, convolved
 
 THREADS = 256
 BLOCKS = 264  # that fill a card of 132 multiprocessors
+MANY = 384  # that keep it busy while some wait for memory
 LARGEST = 2**31  # kernels count elements in 32 bits
 ALONE = 32  # elements that a thread adds up before others are asked to help
 MEMORY = 40960  # bytes of a block for the operands of a convolution
@@ -34,6 +35,10 @@ CONV = _struct(
     " step_y step_x shift_y shift_x tap_y tap_x divide_y divide_x weight_row weight_depth"
 )
 TILE = _struct("rows columns splits chunk share")
+WINDOWS = _struct(
+    "planes height width kh kw down across step_y step_x tap_y tap_x"
+    " by_plane by_row by_column by_y by_x"
+)
 
 
 def _made(dtype: np.dtype, *values: int) -> np.ndarray:
@@ -74,7 +79,7 @@ def groups_of(shape: Shape, dims: Shape) -> Groups | None:
 
 
 @lru_cache(1024)
-def sums(groups: Groups, widest: int = THREADS, most: int = BLOCKS) -> Sums:
+def sums(groups: Groups, widest: int = THREADS, most: int = 2 * BLOCKS) -> Sums:
     """How an array of the shape (A, R, B, S) is summed over R and S.
 
     A block has at most ``widest`` results where they lie side by side, and ``most`` blocks share
@@ -184,7 +189,7 @@ def _tiled(
         at_once = min(terms, 64)
         fits = (w for w in (64, 32, 16, 8) if _deepest(down, w, itemsize) >= at_once)
         fits = (w for w in fits if w * down <= THREADS)
-        across = next((w for w in fits if others * -(-columns // (4 * w)) >= 256), 4)
+        across = next((w for w in fits if others * -(-columns // (4 * w)) >= MANY), 4)
     blocks = others * -(-columns // (4 * across))
     slices = max(1, min(-(-terms // 32), BLOCKS // blocks)) if sliced else 1
     share = -(-terms // slices)
@@ -230,3 +235,24 @@ def pooling(shape: Shape, pool: Pool) -> tuple[np.ndarray, Shape] | None:
         return None
     made = _made(POOL, n * c, h, w, *result[2:], *pool.size, *pool.stride, *pool.padding)
     return made, result
+
+
+@lru_cache(1024)
+def windows_grad(
+    dY: Shape, strides: Shape, shape: Shape, stride: Pair, dilation: Pair
+) -> np.ndarray | None:
+    """The sum of windows ``dY``, with ``strides`` between elements, in images of ``shape``.
+
+    None where the kernel does not serve them. The fewer of cells and windows are gone through.
+    """
+    by_image, by_plane, *by = strides
+    unmerged = dY[0] > 1 and by_image != dY[1] * by_plane
+    largest = sum(abs(b) * (size - 1) for b, size in zip(strides, dY, strict=True))
+    if unmerged or largest >= LARGEST or not _counted(dY, shape):
+        return None
+    cells, spots, by_cell, by_spot = dY[2:4], dY[4:], by[:2], by[2:]
+    if math.prod(spots) < math.prod(cells):
+        cells, spots, by_cell, by_spot = spots, cells, by_spot, by_cell
+        stride, dilation = dilation, stride
+    numbers = *cells, *spots, *stride, *dilation, by_plane, *by_cell, *by_spot
+    return _made(WINDOWS, shape[0] * shape[1], *shape[2:], *numbers)

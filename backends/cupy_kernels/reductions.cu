@@ -1,4 +1,5 @@
-// Sums over dims of an array, and batch norm, which is made of sums over all dims but one.
+// Sums over dims of an array, where its extremes are, and batch norm, which is made of sums over
+// all dims but one.
 //
 // A block computes ``width`` results side by side, ``helpers`` threads each; ``slices`` of blocks
 // share what a result sums where one block would take long, and another launch adds theirs up. All
@@ -57,20 +58,29 @@ __device__ inline void walk(const Span& span, const Share& my, Each each) {
     }
 }
 
-// The sum of what the helpers of this thread's column found.
-__device__ inline double together(const Span& span, const Share& my, double mine) {
-    __shared__ double found[MOST_THREADS];
-    double* column = found + my.column;
+// What the helpers of this thread's column found, made one by ``both`` of two, neighbours last.
+template <typename T, typename Both>
+__device__ inline T merged(const Span& span, const Share& my, T mine, Both both) {
+    __shared__ T found[MOST_THREADS];
+    T* column = found + my.column;
     __syncthreads();
     if (my.there) column[my.helper * span.width] = mine;
     for (int many = span.helpers; many > 1;) {
         int half = (many + 1) / 2, other = my.helper + half;
         __syncthreads();
-        if (my.there && other < many) column[my.helper * span.width] += column[other * span.width];
+        if (my.there && other < many) {
+            T& at = column[my.helper * span.width];
+            at = both(at, column[other * span.width]);
+        }
         many = half;
     }
     __syncthreads();
-    return my.there ? column[0] : 0;
+    return my.there ? column[0] : mine;
+}
+
+// The sum of what the helpers of this thread's column found.
+__device__ inline double together(const Span& span, const Share& my, double mine) {
+    return merged(span, my, mine, [](double a, double b) { return a + b; });
 }
 
 // y[slice, result]: each slice's sums of x.
@@ -94,6 +104,38 @@ extern "C" __global__ void sum_slices(const real* x, double* y, Span span) {
 
 extern "C" __global__ void sum_of_slices(const double* x, real* y, Span span) {
     sums(x, y, span);
+}
+
+// ---- where extremes are
+
+// A number and where it is; none has place −1.
+struct Found {
+    real value;
+    int place;
+};
+
+// Whether ``a`` goes before ``b``: a NaN, then the larger, or the smaller; of equal ones the first.
+__device__ inline bool before(const Found& a, const Found& b, bool larger) {
+    if (a.place < 0 || b.place < 0) return b.place < 0 && a.place >= 0;
+    bool a_nan = a.value != a.value, b_nan = b.value != b.value;
+    if (a_nan != b_nan) return a_nan;
+    if (a_nan || a.value == b.value) return a.place < b.place;
+    return larger ? a.value > b.value : a.value < b.value;
+}
+
+// Along R of an array (A, R, B), in one slice.
+extern "C" __global__ void place_of_extreme(
+    const real* __restrict__ x, i64* index, i64 larger, Span span
+) {
+    Share my = share_of(span);
+    Found best = {0, -1};
+    walk(span, my, [&](int i) {
+        Found each = {x[i], i};
+        if (before(each, best, larger)) best = each;
+    });
+    best = merged(span, my, best, [=](Found a, Found b) { return before(b, a, larger) ? b : a; });
+    if (my.there && my.helper == 0 && my.result < span.count)
+        index[my.result] = best.place / span.between % span.length;
 }
 
 // ---- batch norm: results are channels
