@@ -6,12 +6,12 @@ CuPy's own functions compute.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import cupy
 import numpy as np
 
-from tinygrad_mnist.backends.cupy_kernels import faults
+from tinygrad_mnist.backends.cupy_kernels import devices, faults
 from tinygrad_mnist.backends.cupy_kernels.launching import Launching
 from tinygrad_mnist.kernels import Array, Backend
 
@@ -27,6 +27,28 @@ class CupyBackend(Launching, Backend):
     array_type: ClassVar[type] = cupy.ndarray
 
     # ---- the host and the device
+
+    @classmethod
+    def unusable(cls) -> str | None:
+        return devices.problem() or devices.failure(cls())
+
+    @classmethod
+    def at(cls, device: int) -> type[Self] | str:
+        return devices.at(cls, device)
+
+    def details(self) -> dict[str, str]:
+        return devices.details()
+
+    def explain(self, error: MemoryError) -> None:
+        if not getattr(error, "__notes__", ()):
+            error.add_note(devices.memory())
+
+    def asarray(self, x: np.ndarray) -> Array:
+        try:
+            return cupy.asarray(x)
+        except MemoryError as error:
+            self.explain(error)
+            raise
 
     def to_numpy(self, x: Array) -> np.ndarray:
         """A copy on the host, once the device has computed it."""
