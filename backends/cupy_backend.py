@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import cupy
 import numpy as np
 
-from tinygrad_mnist.backends.cupy_kernels import faults, gemm, graphs, layouts, updates
+from tinygrad_mnist.backends.cupy_kernels import devices, faults, gemm, graphs, layouts, updates
 from tinygrad_mnist.backends.cupy_kernels.launching import (
     THREADS,
     Fn,
@@ -52,6 +52,28 @@ class CupyBackend(Launching, Backend):
     array_type: ClassVar[type] = cupy.ndarray
 
     # ---- the host and the device
+
+    @classmethod
+    def unusable(cls) -> str | None:
+        return devices.problem() or devices.failure(cls())
+
+    @classmethod
+    def at(cls, device: int) -> type[Self] | str:
+        return devices.at(cls, device)
+
+    def details(self) -> dict[str, str]:
+        return devices.details()
+
+    def explain(self, error: MemoryError) -> None:
+        if not getattr(error, "__notes__", ()):
+            error.add_note(devices.memory())
+
+    def asarray(self, x: np.ndarray) -> Array:
+        try:
+            return cupy.asarray(x)
+        except MemoryError as error:
+            self.explain(error)
+            raise
 
     def to_numpy(self, x: Array) -> np.ndarray:
         """A copy on the host, once the device has computed it."""

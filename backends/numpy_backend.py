@@ -15,8 +15,10 @@ class NumpyBackend(Backend):
     array_type: ClassVar[type] = np.ndarray
 
     def details(self) -> dict[str, str]:
-        from threadpoolctl import threadpool_info  # noqa: PLC0415
-
+        try:
+            from threadpoolctl import threadpool_info  # noqa: PLC0415
+        except ImportError:
+            return {"BLAS": "not known: pip install threadpoolctl"}
         # SciPy may have loaded one of its own.
         found = [
             f"{each['internal_api']} {each['version']} (threads: {each['num_threads']})"

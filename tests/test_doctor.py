@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -17,7 +18,8 @@ from test_cli import MODULE, ROOT, TIMEOUT, environment
 from test_datasets import write
 from test_packaging import DEPENDENCIES
 
-from tinygrad_mnist import backend, cli, config, doctor, runs
+from tinygrad_mnist import backend, cli, config, doctor, driver, runs
+from tinygrad_mnist.backend import Status
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
 from tinygrad_mnist.doctor import HINT, OK, WRONG, Finding
 from tinygrad_mnist.utils.data import fetch, sources
@@ -192,8 +194,10 @@ def test_variables_that_mean_nothing(monkeypatch: pytest.MonkeyPatch, data: Path
     assert found.mend == "unset TINYGRAD_MNIST_BAKEND"
     assert config.BACKEND in found.text
     monkeypatch.delenv("TINYGRAD_MNIST_BAKEND")
-    monkeypatch.setenv(config.PROFILE, "yes")
-    assert wrong(doctor._variables()).mend == f"unset {config.PROFILE}"
+    for switch in (config.PROFILE, config.TF32):
+        monkeypatch.setenv(switch, "yes")
+        assert wrong(doctor._variables()).mend == f"unset {switch}"
+        monkeypatch.delenv(switch)
 
 
 # ---- backends
@@ -257,6 +261,38 @@ def test_cuda_is_told_of_and_no_fault() -> None:
     else:
         assert first.mark in (OK, HINT)
     assert not first.stops
+
+
+@pytest.mark.parametrize(
+    ("installed", "answer", "mark"),
+    [(True, None, HINT), (True, driver.NO_DEVICE, HINT), (False, 0, HINT), (True, 0, WRONG)],
+)
+def test_cupy_is_wrong_only_where_it_is_and_a_gpu_too(
+    monkeypatch: pytest.MonkeyPatch, data: Path, installed: bool, answer: int | None, mark: str
+) -> None:
+    there = None if answer is None else SimpleNamespace(cuInit=lambda flags: answer)
+    monkeypatch.setattr(driver, "library", lambda: there)
+    monkeypatch.setattr(driver, "has_cupy", lambda: installed)
+    monkeypatch.setattr(
+        doctor, "statuses", lambda: [Status("cupy", "it is broken; mend it with: glue")]
+    )
+    monkeypatch.setenv(config.BACKEND, "numpy")
+    chosen, found = doctor._backends()
+    assert chosen.mark == OK
+    assert found == Finding(mark, "cupy", "not usable: it is broken", "glue")
+
+
+def test_devices_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "library", lambda: object())
+    monkeypatch.setattr(driver, "started", lambda: 0)
+    monkeypatch.setattr(driver, "version", lambda: (13, 1))
+    monkeypatch.setattr(driver, "devices", lambda: ["NVIDIA A, 80 GiB", "NVIDIA B, 24 GiB"])
+    text = "driver for CUDA 13.1; device 0: NVIDIA A, 80 GiB; device 1: NVIDIA B, 24 GiB"
+    assert list(doctor._cuda()) == [Finding(OK, "CUDA", text)]
+    monkeypatch.setattr(driver, "started", lambda: 999)
+    assert "(cuInit gives 999)" in wrong(doctor._cuda()).text
+    monkeypatch.setattr(driver, "started", lambda: driver.NO_DEVICE)
+    assert marks(doctor._cuda()) == [(HINT, "CUDA")]
 
 
 def test_cupy_is_told_of_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ BACKENDS = next(
 
 # From the bottom up. A module imports only from rows below its own, or from its own subpackage.
 LAYERS: list[set[str]] = [
-    {"config", "special", "display"},
+    {"config", "special", "display", "driver"},
     {"kernels"},
     {"contract"},
     {"backend"},
@@ -215,7 +215,7 @@ def test_the_core_is_within_its_budget() -> None:
     """The engine that runs without ``jit``, and ``jit``, which is as much about what it refuses."""
     counted = {dotted(p): code_lines(p) for p in modules() if part(dotted(p)) in CORE}
     jit = {name: lines for name, lines in counted.items() if part(name) == "jit"}
-    assert sum(counted.values()) - sum(jit.values()) <= 3180, counted
+    assert sum(counted.values()) - sum(jit.values()) <= 3220, counted
     assert sum(jit.values()) <= 1100, jit
 
 

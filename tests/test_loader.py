@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from strict_backend import StrictBackend, transfers
 
 import tinygrad_mnist as tg
 from tinygrad_mnist import backend as backends
@@ -28,6 +29,7 @@ from tinygrad_mnist.utils.data import (
     Subset,
     TensorDataset,
     default_collate,
+    random_split,
 )
 
 Pair = namedtuple("Pair", "x y")
@@ -582,3 +584,110 @@ def _listed(batch: Any) -> Any:
 
 def test_a_dataset_of_items_has_no_whole_batches() -> None:
     assert Subset(Items(3), [0]).batch_at is None
+
+
+# ---- on a device
+
+
+def _pixels(backend: Any) -> ImageDataset:
+    drawn = np.random.default_rng(0)
+    pixels = drawn.integers(0, 256, (50, 3, 3), dtype=np.uint8)
+    return ImageDataset(pixels, drawn.integers(0, 10, 50), 0.1, 0.3, backend)
+
+
+def _numbers(backend: Any) -> TensorDataset:
+    return TensorDataset(tg.arange(50, backend=backend), tg.ones(50, 2, backend=backend))
+
+
+def _nested(backend: Any) -> Subset:
+    return Subset(Subset(_pixels(backend), np.arange(-1, -41, -1)), range(0, 40, 2))
+
+
+def _part(backend: Any) -> Subset:
+    return random_split(_numbers(backend), [0.7, 0.3], tg.Generator().manual_seed(3))[0]
+
+
+def _passes(loader: DataLoader, start: int = 0) -> Any:
+    """Two passes, the first from batch ``start`` on."""
+    return [_listed(b) for b in loader.from_batch(start)], [_listed(b) for b in loader]
+
+
+@pytest.mark.parametrize("settings", [{}, {"shuffle": True, "seed": 2}])
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("make", [_pixels, _numbers, _nested, _part])
+def test_a_device_is_sent_the_order_of_a_pass_and_no_more(
+    strict: StrictBackend, make: Any, workers: int, settings: Any
+) -> None:
+    settings = {**settings, "num_workers": workers, "drop_last": True}
+    expected = _passes(DataLoader(make("numpy"), 8, **settings), 1)
+    dataset = make(strict)
+    loader = DataLoader(dataset, 8, **settings)
+    list(loader)  # the labels go there with the first
+    for _ in range(2):
+        with transfers(strict) as moved:
+            batches = list(loader)
+        assert moved == [f"to the device: ({len(dataset)},)"]
+        assert all(x.backend is strict for x in batches[0])
+    assert _passes(DataLoader(dataset, 8, **settings), 1) == expected
+
+
+def test_a_sampler_sends_each_batch_as_it_is_asked(strict: StrictBackend) -> None:
+    loaders = [DataLoader(_numbers(b), 2, sampler=[3, 1, 2]) for b in (strict, "numpy")]
+    with transfers(strict) as moved:
+        batches = list(loaders[0])
+    assert moved == ["to the device: (2,)", "to the device: (1,)"]  # for both tensors
+    assert _listed(batches) == _listed(list(loaders[1]))
+
+
+def test_an_index_that_somebody_changed_is_taken_as_it_is(strict: StrictBackend) -> None:
+    class Backwards(TensorDataset):
+        def batch_at(self, index: np.ndarray) -> Any:
+            index[:] = index[::-1].copy()
+            return super().batch_at(index)
+
+    class Next(TensorDataset):
+        def batch_at(self, index: np.ndarray) -> Any:
+            return super().batch_at((index + 1) % len(self))
+
+    for kind, expected in ((Backwards, [2, 1, 0, 5, 4, 3]), (Next, [1, 2, 3, 4, 5, 0])):
+        for backend in (strict, "numpy"):
+            found = DataLoader(kind(tg.arange(6, backend=backend)), 3)
+            assert [i for (batch,) in found for i in batch.tolist()] == expected
+            subset = DataLoader(Subset(found.dataset, range(6)), 3)
+            assert [i for (batch,) in subset for i in batch.tolist()] == expected
+
+
+def test_a_dataset_of_ones_own_is_given_plain_arrays(strict: StrictBackend) -> None:
+    class Whole(Items):
+        def batch_at(self, index: np.ndarray) -> Any:
+            assert type(index) is np.ndarray
+            return tg.from_numpy(index)
+
+    with tg.use_backend(strict):
+        for dataset in (Whole(4), Subset(Whole(4), range(4))):
+            assert [b.tolist() for b in DataLoader(dataset, 3)] == [[0, 1, 2], [3]]
+
+
+def test_labels_that_are_assigned_go_to_the_device(strict: StrictBackend) -> None:
+    dataset = _pixels(strict)
+    list(DataLoader(dataset, 50))
+    dataset.labels = dataset.labels[::-1].copy()
+    (batch,) = DataLoader(dataset, 50)
+    assert batch[1].tolist() == dataset.labels.tolist()
+
+
+def test_a_pass_keeps_no_memory_of_a_device(strict: StrictBackend) -> None:
+    def tensors() -> int:
+        return sum(type(x) is tg.Tensor for x in gc.get_objects())
+
+    dataset = _part(strict)
+    gc.collect()
+    gc.disable()
+    try:
+        before = tensors()
+        for _ in DataLoader(dataset, 8):
+            pass
+        del _
+        assert tensors() == before
+    finally:
+        gc.enable()

@@ -202,7 +202,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path, checkout: Pat
     assert {name for name in code if name.endswith(".py")} == sources(checkout)
     assert "tinygrad_mnist/backends/numba_kernels/compile.py" in code
     others = {name for name in code if not name.endswith(".py")}
-    assert others == {"tinygrad_mnist/py.typed", "tinygrad_mnist/report/page.html"}
+    kernels = {f"cupy_kernels/{path.name}" for path in checkout.glob("backends/*/*.cu")}
+    expected = {"py.typed", "report/page.html", *(f"backends/{name}" for name in kernels)}
+    assert kernels
+    assert others == {f"tinygrad_mnist/{name}" for name in expected}
     assert any(name.endswith("/LICENSE") for name in names - code)
 
 
@@ -413,11 +416,9 @@ def test_a_backend_of_another_package_is_installed_and_trains(
     third_party = ROOT / "examples" / "third_party_backend"
     environment.install(wheel, copied(third_party, tmp_path / "third_party_backend"))
     listed = environment.run("-m", "tinygrad_mnist", "backends").splitlines()
-    assert [line.strip("* ").split() for line in listed[:3]] == [
-        ["numpy", "usable"],
-        ["numba", "usable"],
-        ["counting", "usable"],
-    ]
+    shown = [line.strip("* ").split() for line in listed[:4]]
+    assert [line[0] for line in shown] == ["numpy", "numba", "cupy", "counting"]
+    assert shown[3][1] == "usable"
     verbose = environment.run("-m", "tinygrad_mnist", "backends", "--verbose").splitlines()
     assert verbose[-2:] == listed[-2:]  # there is nothing more to say of it
     losses, calls = {}, {}

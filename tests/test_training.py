@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from strict_backend import StrictBackend, transfers
 
 import tinygrad_mnist as tg
 from tinygrad_mnist import models, nn, optim, training
@@ -66,6 +67,35 @@ def trained() -> Trained:
 
 
 # ---- fit and evaluate
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_an_epoch_on_a_device_crosses_for_its_order_and_its_numbers_alone(
+    strict: StrictBackend, optimizer: str, jit: bool
+) -> None:
+    with use_backend(strict):
+        model = models.ARCHITECTURES["mlp"](**models.RECIPES["mlp"].arguments)
+        parts = model, models.make_optimizer(optimizer, model, 0.01)
+        train = DataLoader(make_dataset(1050), 10, shuffle=True)
+        test = DataLoader(make_dataset(50, 1), 20)
+        schedule = optim.lr_scheduler.OneCycleLR(parts[1], 0.01, total_steps=210)
+        epochs: list[list[str]] = []
+        with transfers(strict) as moved:
+
+            def note(*about: Any) -> None:
+                epochs.append(moved.copy())
+                moved.clear()
+
+            training.fit(*parts, train, test, 2, schedule, note, jit=jit)
+    assert epochs[1] == [
+        "to the device: (1050,)",
+        *["to the host: (100,)"] * 2,  # losses and hits of a hundred steps
+        *["to the host: (5,)"] * 2,
+        "to the device: (50,)",
+        *["to the host: (3,)"] * 2,  # of the test's batches, and what it made of each image
+        "to the host: (50, 10)",
+    ]
 
 
 def test_history_has_each_step_and_each_epoch(trained: Trained) -> None:

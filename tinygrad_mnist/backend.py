@@ -1,7 +1,8 @@
 """The registry of backends and the choice between them.
 
 A backend is named ``module:Class``; it is imported when it is first asked for. Third parties
-register theirs under the entry-point group ``tinygrad_mnist.backends``.
+register theirs under the entry-point group ``tinygrad_mnist.backends``. ``"cupy:1"`` is the backend
+``"cupy"`` on its device 1, another backend than ``"cupy"``, which is on device 0.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.metadata
+import re
 import sys
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from tinygrad_mnist import config
+from tinygrad_mnist import config, driver
 from tinygrad_mnist.kernels import Backend
 
 ENTRY_POINTS = "tinygrad_mnist.backends"
@@ -22,8 +24,9 @@ ENTRY_POINTS = "tinygrad_mnist.backends"
 _BUILTIN = {
     "numpy": "tinygrad_mnist.backends.numpy_backend:NumpyBackend",
     "numba": "tinygrad_mnist.backends.numba_backend:NumbaBackend",
+    "cupy": "tinygrad_mnist.backends.cupy_backend:CupyBackend",
 }
-_AUTO = ("numba", "numpy")  # the first usable one
+_AUTO = ("cupy", "numba", "numpy")  # the first usable one
 
 _loaded: dict[str, Backend] = {}
 _lock = threading.RLock()
@@ -114,53 +117,78 @@ def _names() -> str:
     return ", ".join(repr(name) for name in registered())
 
 
+def is_usable(name: str) -> bool:
+    """Whether the backend of that name can run here. BackendError where there is none."""
+    return isinstance(_found(name, "is_usable()"), Backend)
+
+
 def _load(name: str, asked: str) -> Backend:
+    found = _found(name, asked)
+    if isinstance(found, str):
+        raise BackendError(
+            f"{asked} is {name!r}, which cannot run here: {found}. "
+            f"Usable here: {', '.join(repr(s.name) for s in statuses() if not s.problem)}"
+        )
+    return found
+
+
+def _found(name: str, asked: str) -> Backend | str:
+    """The backend, made if it is not there, or why it cannot run here and what would mend it."""
+    base, colon, number = name.partition(":")
     with _lock:
         if name not in _loaded:
-            known = registered() if name not in _BUILTIN else _BUILTIN
-            if name not in known:
+            known = registered() if base not in _BUILTIN else _BUILTIN
+            if base not in known:
                 raise BackendError(_unknown(name, asked))
-            found = _attempt(known[name])
-            if isinstance(found, str):
+            if colon and not re.fullmatch("[0-9]{1,9}", number):
                 raise BackendError(
-                    f"{asked} is {name!r}, which cannot run here: {found}. "
-                    f"Usable here: {', '.join(repr(s.name) for s in statuses() if not s.problem)}"
+                    f"{asked} is {name!r}: expected the number of a device behind the colon, as in "
+                    f"'{base}:1', or {base!r}"
                 )
-            _loaded[name] = found
+            device = int(number or 0)
+            own = f"{base}:{device}" if device else base
+            found = _loaded.get(own) or _attempt(known[base], device)
+            if isinstance(found, str):
+                return found
+            _loaded[own] = _loaded[name] = found
         return _loaded[name]
 
 
-def _attempt(target: str) -> Backend | str:
+def _attempt(target: str, device: int = 0) -> Backend | str:
     """The backend ``module:Class``, or why it cannot run here and the line that mends it."""
     module, _, attribute = target.partition(":")
     try:
         kind: type[Backend] = getattr(importlib.import_module(module), attribute)
-        return kind.unusable() or kind()
+        found = kind.at(device)
+        return found if isinstance(found, str) else found.unusable() or found()
     except ModuleNotFoundError as error:
         package = (error.name or module).partition(".")[0]
         if package == __name__.partition(".")[0]:
             return f"importing {target} failed: {error}"
-        return f"the package {package} is not installed; mend it with: pip install {package}"
+        line = driver.brings_cupy() if package == "cupy" else f"mend it with: pip install {package}"
+        return f"the package {package} is not installed; {line}"
     except Exception as error:  # noqa: BLE001  a third party's module may raise anything
         return f"loading {target} failed: {type(error).__name__}: {error}"
 
 
 def _auto() -> Backend:
+    """The best one. One that is there and broken is told of; a GPU that is not there is none."""
     problems = []
     for name in _AUTO:
-        try:
-            backend = _load(name, "auto")
-        except BackendError as error:
-            problems.append(str(error))
+        if name == "cupy" and name not in _loaded and not driver.cupy_may_run():
+            continue
+        found = _found(name, "auto")
+        if isinstance(found, str):
+            problems.append(f"{name} cannot run here: {found}")
             continue
         if problems:
             print(f"tinygrad_mnist: using {name}; {'; '.join(problems)}", file=sys.stderr)
-        return backend
+        return found
     raise BackendError("no backend can run here: " + "; ".join(problems))
 
 
 def _unknown(name: str, asked: str) -> str:
-    close = difflib.get_close_matches(name, [*registered(), "auto"], n=1)
+    close = difflib.get_close_matches(name.partition(":")[0], [*registered(), "auto"], n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"{asked} is {name!r}: there is no such backend, expected {_names()} or 'auto'.{hint}"
 

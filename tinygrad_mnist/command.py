@@ -29,7 +29,8 @@ from tinygrad_mnist.utils.data.images import ImageError
 
 FAILED, INTERRUPTED = 1, 130
 # What a job can fail with; anything else is a bug and shows its traceback.
-EXPECTED = (BackendError, DataError, ImageError, ModelFileError, FloatingPointError, OSError)
+EXPECTED: tuple[type[Exception], ...] = (BackendError, DataError, ImageError, ModelFileError)
+EXPECTED += (FloatingPointError, MemoryError, OSError)
 
 
 def finish(job: Callable[[], int]) -> int:

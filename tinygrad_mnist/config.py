@@ -10,9 +10,10 @@ BACKEND = "TINYGRAD_MNIST_BACKEND"
 DATA = "TINYGRAD_MNIST_DATA"
 PROFILE = "TINYGRAD_MNIST_PROFILE"
 REQUIRE = "TINYGRAD_MNIST_REQUIRE"
+TF32 = "TINYGRAD_MNIST_TF32"
 
 _PREFIX = "TINYGRAD_MNIST_"
-KNOWN = frozenset({BACKEND, DATA, PROFILE, REQUIRE})
+KNOWN = frozenset({BACKEND, DATA, PROFILE, REQUIRE, TF32})
 _GIVEN = dict(os.environ)  # before this package's backends and their libraries add to it
 
 
@@ -31,9 +32,21 @@ def profile() -> bool:
 
     ValueError for anything else.
     """
-    value = os.environ.get(PROFILE, "").strip()
+    return _switch(PROFILE)
+
+
+def tf32() -> bool:
+    """Whether ``TINYGRAD_MNIST_TF32`` lets a GPU round the factors of float32 products to 11 bits.
+
+    As for ``profile``: 1 or 0, ValueError for anything else.
+    """
+    return _switch(TF32)
+
+
+def _switch(name: str) -> bool:
+    value = os.environ.get(name, "").strip()
     if value not in ("", "0", "1"):
-        raise ValueError(f"the variable {PROFILE} is {value!r}: expected 1, or 0 or nothing")
+        raise ValueError(f"the variable {name} is {value!r}: expected 1, or 0 or nothing")
     return value == "1"
 
 

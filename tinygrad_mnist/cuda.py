@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from tinygrad_mnist.backend import BackendError, resolve
+from tinygrad_mnist.backend import is_usable
 
 
 def is_available() -> bool:
     """Whether the backend ``cupy`` can run here."""
-    try:
-        resolve("cupy", "cuda.is_available()")
-    except BackendError:
-        return False
-    return True
+    return is_usable("cupy")

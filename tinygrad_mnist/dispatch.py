@@ -249,10 +249,14 @@ def call(
         if type(value) is Host:
             static = {k: v.fn() if type(v) is Host else v for k, v in static.items()}
             break
-    if out is None:
-        result = getattr(backend, kernel)(*arrays, **static)
-    else:
-        result = getattr(backend, kernel)(*arrays, out=out, **static)
+    try:
+        if out is None:
+            result = getattr(backend, kernel)(*arrays, **static)
+        else:
+            result = getattr(backend, kernel)(*arrays, out=out, **static)
+    except MemoryError as error:
+        backend.explain(error)
+        raise
     return result if type(result) is backend.array_type else _as_arrays(backend, result)
 
 
@@ -278,6 +282,9 @@ def _observed(
         started = perf_counter_ns()
         result = run(*arrays, **given)
         ended = perf_counter_ns()
+    except MemoryError as error:
+        backend.explain(error)
+        raise
     finally:
         _local.observers = observers
     seen.started, seen.ended = started, ended

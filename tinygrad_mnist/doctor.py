@@ -7,11 +7,8 @@ finding, so nothing is imported here that may be missing.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
-import importlib.util
 import io
-import os
 import platform
 import re
 import shutil
@@ -29,8 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tinygrad_mnist import __version__, config, machine
-from tinygrad_mnist.backend import BackendError, registered, resolve, statuses
+from tinygrad_mnist import __version__, config, driver, machine
+from tinygrad_mnist.backend import BackendError, resolve, statuses
 from tinygrad_mnist.command import FAILED, reason, writable_folder
 from tinygrad_mnist.creation import from_numpy
 from tinygrad_mnist.nn import functional
@@ -39,7 +36,6 @@ from tinygrad_mnist.utils.data import DataError, sources
 OK, HINT, WRONG = "ok", "--", "!!"
 WIDTHS = 60, 100  # of the lines, at least and at most
 SPACE = 50e6  # bytes that a training may write
-NO_DEVICE = 100  # what the CUDA driver answers where there is none
 
 KEPT = f"put the files into a folder; train --data FOLDER, or export {config.DATA}=FOLDER"
 
@@ -223,10 +219,11 @@ def _variables() -> Iterator[Finding]:
     for name in unknown:
         text = f"{name} means nothing here; expected one of {', '.join(sorted(config.KNOWN))}"
         yield Finding(WRONG, "variables", text, f"unset {name}")
-    try:
-        config.profile()
-    except ValueError as error:
-        yield Finding(WRONG, "variables", str(error), f"unset {config.PROFILE}")
+    for name, switch in {config.PROFILE: config.profile, config.TF32: config.tf32}.items():
+        try:
+            switch()
+        except ValueError as error:
+            yield Finding(WRONG, "variables", str(error), f"unset {name}")
     prefixes = ("TINYGRAD_MNIST_", "NUMBA_")
     known = {k: v for k, v in config.beginning_with(prefixes).items() if k not in unknown}
     set_here = " ".join(f"{name}={value}" for name, value in known.items())
@@ -246,7 +243,9 @@ def _backends() -> Iterator[Finding]:
     for status in statuses():
         if status.problem:
             problem, _, mend = status.problem.partition("; mend it with: ")
-            yield Finding(WRONG, status.name, f"not usable: {problem}", mend or "install it anew")
+            absent = status.name == "cupy" and not driver.cupy_may_run()  # it is for a GPU
+            mark = HINT if absent and chosen is not None else WRONG
+            yield Finding(mark, status.name, f"not usable: {problem}", mend or "install it anew")
         else:
             needed = status.name == chosen
             yield from _findings(status.name, partial(_product, status.name, needed), needed)
@@ -255,9 +254,12 @@ def _backends() -> Iterator[Finding]:
 
 def _product(name: str, chosen: bool) -> Iterator[Finding]:
     worst = _off(name)
-    if worst > 1e-5:
+    rounded = name == "cupy" and config.tf32()  # factors of 11 bits
+    if worst > (1e-2 if rounded else 1e-5):
         text = f"its products are wrong, by up to {worst:.2g}"
-        yield Finding(WRONG, name, text, "pip install --force-reinstall numpy scipy numba", chosen)
+        package = "cupy" if name == "cupy" else "numpy scipy numba"
+        mend = f"pip install --force-reinstall {package}"
+        yield Finding(WRONG, name, text, mend, chosen)
     else:
         yield Finding(OK, name, "usable, its products are right")
 
@@ -293,42 +295,27 @@ def _off(name: str) -> float:
 
 
 def _cuda() -> Iterator[Finding]:
-    """The driver, asked itself: its library comes with it, and with nothing else."""
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-    except OSError:
+    """The driver, asked itself."""
+    if driver.library() is None:
         yield Finding(HINT, "CUDA", "no CUDA driver: no GPU backend")
         return
-    code = driver.cuInit(0)
-    if code == NO_DEVICE:
+    code = driver.started()
+    if code == driver.NO_DEVICE:
         yield Finding(HINT, "CUDA", "a CUDA driver, but no device: no GPU backend")
         return
     if code:
         text = f"the CUDA driver does not start (cuInit gives {code}): no GPU backend"
         yield Finding(WRONG, "CUDA", text, "restart, or install NVIDIA's driver anew")
         return
-    version, count = ctypes.c_int(), ctypes.c_int()
-    driver.cuDriverGetVersion(ctypes.byref(version))
-    driver.cuDeviceGetCount(ctypes.byref(count))
-    devices = "; ".join(_device(driver, number) for number in range(count.value))
-    major, minor = version.value // 1000, version.value % 1000 // 10
+    major, minor = driver.version() or (0, 0)
+    devices = "; ".join(f"device {i}: {what}" for i, what in enumerate(driver.devices()))
     yield Finding(OK, "CUDA", f"driver for CUDA {major}.{minor}; {devices}")
-    if "cupy" not in registered():
-        yield Finding(HINT, "CUDA", "this version has no GPU backend")
 
 
 def _cupy() -> Iterator[Finding]:
     """Its version where it is installed; the backend says where it should be."""
-    if importlib.util.find_spec("cupy") is not None:
+    if driver.has_cupy():
         yield Finding(OK, "CuPy", importlib.import_module("cupy").__version__)
-
-
-def _device(driver: ctypes.CDLL, number: int) -> str:
-    device, name, size = ctypes.c_int(), ctypes.create_string_buffer(100), ctypes.c_size_t()
-    driver.cuDeviceGet(ctypes.byref(device), number)
-    driver.cuDeviceGetName(name, len(name), device)
-    driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
-    return f"device {number}: {name.value.decode(errors='replace')}, {size.value / 2**30:.0f} GiB"
 
 
 def _data(folder: str | None) -> Iterator[Finding]:

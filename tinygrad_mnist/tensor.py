@@ -83,7 +83,7 @@ class Tensor(InPlace):
     def device(self) -> str:
         """Where it lies, as PyTorch names it: "cpu" or "cuda:N"; else its backend's name."""
         name = self.backend.name
-        return "cpu" if _of_host(self.backend) else name.replace("cupy", "cuda")
+        return "cpu" if of_host(self.backend) else name.replace("cupy", "cuda")
 
     def dim(self) -> int:
         """The number of dims."""
@@ -129,7 +129,7 @@ class Tensor(InPlace):
         return fetch(self.backend, self.array, ".numpy()")
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if copy is False and not _of_host(self.backend):
+        if copy is False and not of_host(self.backend):
             raise ValueError(f"an array of the backend {self.backend.name!r} is copied to the host")
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
@@ -349,21 +349,22 @@ class _To(Function):
         return dY.to(ctx.source), None
 
 
-def _of_host(backend: Backend) -> bool:
+def of_host(backend: Backend) -> bool:
+    """Whether its arrays are NumPy's."""
     return issubclass(backend.array_type, np.ndarray)
 
 
 def _target(place: Any, own: Backend) -> Backend:
     """The backend that a backend's or a device's name stands for, seen from ``own``."""
     if place == "cpu":
-        return own if _of_host(own) else _host()
+        return own if of_host(own) else _host()
     if isinstance(place, str) and place.partition(":")[0] == "cuda":
         return resolve("cupy" + place[4:], f"to: the backend of the device {place!r}")
     return resolve(place, "to: the argument, if no dtype,")
 
 
 def _host() -> Backend:
-    if _of_host(current()):
+    if of_host(current()):
         return current()
     try:
         return resolve("numba")

@@ -65,6 +65,8 @@ class Step:
         try:
             getattr(backend, self.kernel)(*self.arrays, **given)
         except Exception as error:
+            if isinstance(error, MemoryError):
+                backend.explain(error)
             error.add_note(f"in {self.kernel}, recorded at {self.line}")
             raise
 
@@ -89,12 +91,20 @@ class Base:
         """Why this backend cannot run here and the line that mends it; None if it can."""
         return None
 
+    @classmethod
+    def at(cls, device: int) -> type[Self] | str:
+        """The class for that device, counted from 0, or why there is none."""
+        return f"the backend {cls.name!r} has no devices to choose from" if device else cls
+
     def details(self) -> dict[str, str]:
         """What a user may want to know of this backend here, such as its threads, by name.
 
         One that compiles has an entry ``"compiled"``: what this process has compiled so far.
         """
         return {}
+
+    def explain(self, error: MemoryError) -> None:
+        """Note on an error of a kernel what there is to know of this backend's memory."""
 
     def asarray(self, x: np.ndarray) -> Array:
         """A NumPy array as this backend's array; shares memory where it can."""

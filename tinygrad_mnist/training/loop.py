@@ -21,6 +21,7 @@ from tinygrad_mnist.training.steps import (
     Snapshot,
     Step,
     evaluated,
+    read,
     test_step,
     train_step,
     weighted,
@@ -279,13 +280,13 @@ class Training:
         """Take the losses and hits of the last steps from the device."""
         first = self._pass.batch - len(self._unread) + 1
         unread, self._unread = self._unread, []
-        for step, (loss, hits) in enumerate(unread, first):
-            value = loss.item()
+        losses, hits = (read(each) for each in zip(*unread, strict=True)) if unread else ((), ())
+        for step, value in enumerate(losses, first):
             if not math.isfinite(value):
                 number = len(self.history.epochs) + 1
                 raise self._diverged(f"loss became {value} at step {step} of epoch {number}", step)
             self.history.losses.append(value)
-            self._pass.hits += hits.item()
+        self._pass.hits += int(sum(hits))
 
     def _diverged(self, what: str, step: int) -> FloatingPointError:
         """The error that says where, found by doing the epoch again up to ``step``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,10 @@ import numpy as np
 
 from tinygrad_mnist import nn, optim, random
 from tinygrad_mnist.autograd.graph import no_grad
+from tinygrad_mnist.composed.arrangements import stack
 from tinygrad_mnist.jit import jit as jitted
 from tinygrad_mnist.nn.functional import cross_entropy
+from tinygrad_mnist.ops.shapes import cat
 from tinygrad_mnist.tensor import Tensor
 from tinygrad_mnist.utils.data import DataLoader
 
@@ -119,10 +121,15 @@ def evaluated(model: nn.Module, loader: DataLoader, step: Step) -> Evaluation:
                 counts.append(len(y))
     finally:
         model.train(training)
-    losses = [loss.item() for loss, _, _ in found]
-    hits = sum(right.item() for _, right, _ in found)
-    probabilities = np.concatenate([each.numpy() for _, _, each in found])
-    return Evaluation(weighted(losses, counts), hits / sum(counts), probabilities)
+    losses, hits, probabilities = zip(*found, strict=True)
+    accuracy = sum(read(hits)) / sum(counts)
+    return Evaluation(weighted(read(losses), counts), accuracy, cat(probabilities).numpy())
+
+
+def read(numbers: Sequence[Tensor]) -> list[float]:
+    """Python's numbers of tensors of one each, for which a device is waited for once."""
+    found: list[float] = stack(numbers).tolist() if numbers else []
+    return found
 
 
 def weighted(values: list[float], counts: list[int]) -> float:

@@ -16,8 +16,9 @@ from tinygrad_mnist.creation import as_tensor, from_host
 from tinygrad_mnist.kernels import Backend
 from tinygrad_mnist.ops.indexing import taken
 from tinygrad_mnist.ops.networks import take_scaled
-from tinygrad_mnist.tensor import Tensor
+from tinygrad_mnist.tensor import Tensor, of_host
 from tinygrad_mnist.utils.data.idx import DataError
+from tinygrad_mnist.utils.data.order import mapped, on_backend
 
 MAX_LABEL = 2**31 - 1
 
@@ -32,6 +33,9 @@ class Dataset:
     """
 
     batch_at: Any = None
+    _on_device = (
+        False  # whether the index is to be there, so that the loader sends a pass's at once
+    )
 
     def __getitem__(self, index: int) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no __getitem__(index)")
@@ -71,6 +75,10 @@ class TensorDataset(Dataset):
         at = index if several else checked_position("TensorDataset", index, len(self))
         return tuple(x[at] for x in self.tensors)
 
+    @property
+    def _on_device(self) -> bool:  # type: ignore[override]
+        return not all(of_host(x.backend) for x in self.tensors)
+
     def batch_at(self, index: np.ndarray) -> list[Tensor]:
         """The rows ``index`` of each tensor."""
         return [rows(x, index) for x in self.tensors]
@@ -105,7 +113,11 @@ class Subset(Dataset):
         if whole is None:
             return None
         indices = checked_indices("Subset", self.indices, len(self.dataset))
-        return lambda index: whole(indices[index])
+        return lambda index: whole(mapped(index, indices))
+
+    @property
+    def _on_device(self) -> bool:  # type: ignore[override]
+        return bool(getattr(self.dataset, "_on_device", False))
 
     def __repr__(self) -> str:
         return f"Subset({len(self)} of {len(self.dataset)} items of {type(self.dataset).__name__})"
@@ -153,6 +165,7 @@ class ImageDataset(Dataset):
     """Images (N, H, W) uint8 with labels (N,), kept as they are on a backend.
 
     Item i is a float32 image (1, H, W), of pixels (value/255 − mean) / std, and its label as int.
+    A device has a copy of the labels: to change some, assign a new array to ``labels``.
     DataError for an empty dataset, one whose images and labels do not belong together, and labels
     that are no classes.
     """
@@ -178,6 +191,7 @@ class ImageDataset(Dataset):
         self.std = std
         self.backend = resolve(backend)
         self.labels = np.asarray(labels, np.int64)
+        self._copied: tuple[np.ndarray, Tensor] | None = None  # of the labels, to a device
         self.images = as_tensor(images[:, None], backend=self.backend)
 
     def __len__(self) -> int:
@@ -190,10 +204,22 @@ class ImageDataset(Dataset):
 
     def batch_at(self, index: np.ndarray) -> list[Tensor]:
         """The images (n, 1, H, W) float32 and labels (n,) int64 at ``index``."""
-        places = from_host(index, self.backend, copy=False)
+        places = on_backend(index, self.backend)
         scale = 1 / (255 * self.std)
         images = take_scaled(self.images, places, scale, -self.mean / self.std)
+        if self._on_device:
+            return [images, taken(self._labels(), places, 0)]
         return [images, from_host(self.labels[index], self.backend, copy=False)]
+
+    @property
+    def _on_device(self) -> bool:  # type: ignore[override]
+        return not of_host(self.backend)
+
+    def _labels(self) -> Tensor:
+        """The labels on the device."""
+        if self._copied is None or self._copied[0] is not self.labels:
+            self._copied = self.labels, from_host(self.labels, self.backend, copy=False)
+        return self._copied[1]
 
     def __repr__(self) -> str:
         shape = tuple(self.images.shape)
@@ -238,7 +264,7 @@ def stands_for(x: Any, single: str, *whole: str) -> bool:
 
 def rows(x: Tensor, index: np.ndarray) -> Tensor:
     """The rows of ``x`` at an int64 ``index`` (n,) of the host."""
-    found: Tensor = taken(x, from_host(index, x.backend, copy=False), 0)
+    found: Tensor = taken(x, on_backend(index, x.backend), 0)
     return found
 
 

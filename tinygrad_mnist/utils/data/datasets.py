@@ -13,7 +13,7 @@ import numpy as np
 from tinygrad_mnist.checks import INT
 from tinygrad_mnist.creation import as_tensor
 from tinygrad_mnist.kernels import Backend
-from tinygrad_mnist.tensor import Tensor
+from tinygrad_mnist.tensor import Tensor, of_host
 from tinygrad_mnist.utils.data import sources
 from tinygrad_mnist.utils.data.dataset import (
     Dataset,
@@ -121,6 +121,10 @@ class MNIST(Dataset):
         if not takes_batches(transform) or self.target_transform is not None:
             return None
         return self._batch_at if transform.scales else None
+
+    @property
+    def _on_device(self) -> bool:  # type: ignore[override]
+        return not of_host(self.data.backend)
 
     def _batch_at(self, index: np.ndarray) -> list[Tensor]:
         assert isinstance(self.transform, Transform)

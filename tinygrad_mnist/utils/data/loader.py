@@ -25,6 +25,7 @@ from tinygrad_mnist.utils.data.dataset import (
     checked_flag,
     checked_indices,
 )
+from tinygrad_mnist.utils.data.order import Order
 
 # What PyTorch's loader needs for its processes, and for copies to a device.
 _FOR_PROCESSES = {
@@ -129,14 +130,22 @@ class DataLoader:
         return f"DataLoader({what}, {', '.join(f'{k}={v}' for k, v in settings.items())})"
 
     def _indices(self, generator: Generator, streams: Generator) -> Iterator[np.ndarray]:
-        """The positions of each batch, int64 (n,)."""
+        """The positions of each batch, int64 (n,), which know their order if a device asks for it.
+
+        A sampler is asked batch by batch, and so is the order of a batch all that is known then.
+        """
+        ahead = getattr(self.dataset, "_on_device", False)
         if self.sampler is not None:
-            return self._sampled(self.sampler, drawing_from(streams, 0))
+            sampled = self._sampled(self.sampler, drawing_from(streams, 0))
+            return (Order(part).batch(0, len(part)) for part in sampled) if ahead else sampled
         order = np.arange(len(self.dataset), dtype=np.int64)
         if self.shuffle:
             generator.numpy().shuffle(order)
         size = self.batch_size
-        return (order[i * size : (i + 1) * size] for i in range(len(self)))
+        parts = ((i * size, (i + 1) * size) for i in range(len(self)))
+        if ahead:
+            return itertools.starmap(Order(order).batch, parts)
+        return (order[start:stop] for start, stop in parts)
 
     def _sampled(self, sampler: Iterable[int], stream: drawing_from) -> Iterator[np.ndarray]:
         """Those that ``sampler`` gives; it draws from ``stream``, as it is asked in advance."""

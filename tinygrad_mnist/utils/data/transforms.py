@@ -21,6 +21,7 @@ from tinygrad_mnist.ops.indexing import taken
 from tinygrad_mnist.ops.networks import take_scaled
 from tinygrad_mnist.tensor import Tensor
 from tinygrad_mnist.utils.data.dataset import is_number, rows, stands_for
+from tinygrad_mnist.utils.data.order import on_backend
 
 
 class Transform:
@@ -85,7 +86,7 @@ class ToTensor(Transform):
     def apply_to_rows(self, images: Tensor, index: np.ndarray, u: np.ndarray) -> Tensor:
         if images.dtype != np.uint8:
             raise TypeError(f"ToTensor: expected uint8 pixels, got {images.dtype}; use it once")
-        places = from_host(index, images.backend, copy=False)
+        places = on_backend(index, images.backend)
         return take_scaled(images, places, self._scale, self._shift)
 
 
