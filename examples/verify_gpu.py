@@ -35,7 +35,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # it need not be installed
 
 from on_gpu import benchmark, capture, equality, machine, tests, trainings, transfers
 from on_gpu.work import Found, Work, as_json, first_lines, together
@@ -61,10 +61,10 @@ class Part(NamedTuple):
     def run(self, name: str) -> Callable[[Work], None]:
         return getattr(self.module, name)
 
-    def judge(self, found: Found) -> list[str]:
-        """What is wrong, as it is known when all shares have ended."""
-        judge = getattr(self.module, "judge", None) if self.module is tests else None
-        return [] if judge is None else judge(found)
+    def wrong(self, found: Found) -> list[str]:
+        """What a part's module sees when all shares have ended."""
+        wrong = getattr(self.module, "wrong", None)
+        return [] if wrong is None else wrong(found)
 
 
 PARTS = {
@@ -77,7 +77,9 @@ PARTS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None, backend: Backend | None = None, **given: Any) -> int:
+def main(
+    arguments: Sequence[str] | None = None, backend: Backend | None = None, **given: Any
+) -> int:
     """Run the parts; with a ``backend``, one after the other in this process.
 
     ``given``: what else each ``Work`` is given then.
@@ -107,12 +109,15 @@ def main(arguments: Sequence[str] | None = None, backend: Backend | None = None,
             write_whole(out, as_json(results))
 
         began = time.monotonic()
-        stamp = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": about.found["commit"]}
+        stamp = {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": about.found["commit"],
+        }
         if backend is None:
             made = _in_processes(name, part, options, min(part.limit, ends - began), keep, stamp)
         else:
             made = _here(name, Work(found, options.data, options.quick, **given), stamp, keep)
-        made["failures"] = made.get("failures", []) + part.judge(made)
+        made["failures"] = made.get("failures", []) + part.wrong(made)
         made["seconds"] = round(time.monotonic() - began, 1)
         keep(made)
     return _summed_up(results, options.parts, out)
@@ -249,17 +254,27 @@ def _line(arguments: Sequence[str] | None) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
+        epilog="what stands beside an option is its default",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", default="verify-gpu.json", metavar="FILE", help="default: ./%(default)s")
+    parser.add_argument("--out", default="verify-gpu.json", metavar="FILE", help="%(default)s")
     parser.add_argument("--data", metavar="FOLDER", help="where MNIST's files are")
     parser.add_argument(
-        "--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help="default: all"
+        "--parts",
+        nargs="+",
+        choices=PARTS,
+        default=list(PARTS),
+        metavar="PART",
+        help="all",
     )
-    parser.add_argument("--backend", default="cupy", metavar="NAME", help="default: cupy")
-    parser.add_argument("--quick", action="store_true", help="a little of each part, without targets")
+    parser.add_argument("--backend", default="cupy", metavar="NAME", help="%(default)s")
+    parser.add_argument("--quick", action="store_true", help="a little of each, without targets")
     parser.add_argument(
-        "--limit", type=count, default=LIMIT, metavar="SECONDS", help="for all; default: %(default)s"
+        "--limit",
+        type=count,
+        default=LIMIT,
+        metavar="SECONDS",
+        help="for all: %(default)s",
     )
     parser.add_argument("--share", help=argparse.SUPPRESS)  # a process of a part
     parser.add_argument("--on-card", help=argparse.SUPPRESS)  # a peer's process

@@ -1,9 +1,9 @@
 """A training step of seven small networks on the card: ours, PyTorch's and JAX's, and the floor.
 
 All in float32 without TF32. Ours run here, each peer in a process of its own; the columns take
-turns, for several rounds. A round is as many calls as fit into a slice, one after the other, between
-two events on the stream that computes; JAX has no events, and has what the wall's clock says from an
-idle card to an idle card. The figures are the medians of the rounds, ratios the medians of the
+turns, for several rounds. A round is as many calls as fit into a slice, one after the other,
+between two events on the stream that computes; JAX has no events, and has what the wall's clock
+says from an idle card to an idle card. The figures are the medians of the rounds, ratios the medians of the
 rounds' ratios. "issue" is what the host takes to ask for a step, "wall" what the wall's clock says.
 """
 
@@ -12,13 +12,13 @@ import importlib.util
 import statistics
 from pathlib import Path
 
-from on_gpu.floor import floor_of, rates
-from on_gpu.work import Found, Work, first_lines
 from peers.clocks import Clock, Times, clock_of
 from peers.with_pytorch import training
 from peers.worker import EXACT, SLICE, WARM_UP, Worker, on_the_card
 
 import tinygrad_mnist as tg
+from on_gpu.floor import floor_of, rates
+from on_gpu.work import Found, Work, first_lines
 from tinygrad_mnist.backend import use_backend
 from tinygrad_mnist.jit.program import Program
 from tinygrad_mnist.verification.steps import STEPS
@@ -169,7 +169,9 @@ def lines(found: Found) -> list[str]:
     head = "".join(f"{name:>10}" for name in (*names, "floor", "issue", "/ torch", "/ best"))
     shown.append(f"{'µs':<11}{head}")
     for step, told in steps.items():
-        cells = [f"{told['columns'][n]['device']:,.1f}" if n in told["columns"] else "" for n in names]
+        cells = [
+            f"{told['columns'][n]['device']:,.1f}" if n in told["columns"] else "" for n in names
+        ]
         cells.append(f"{told['floor']['µs']:,.1f}" if "floor" in told else "")
         cells.append(f"{told['columns'][JIT]['issue']:,.1f}" if JIT in told["columns"] else "")
         for name, most in (("torch", TO_EAGER.get(step)), ("best", TO_BEST.get(step))):

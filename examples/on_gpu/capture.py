@@ -1,13 +1,13 @@
-"""What a recorded step became: graphs, what runs beside them and why; and whether it is the same."""
+"""What a recorded step became: graphs, what runs beside them and why; and whether it is equal."""
 
 from collections import Counter
 from functools import partial
 
 import numpy as np
-from on_gpu.work import Found, Work, first_lines
 from peers.with_pytorch import training
 
 import tinygrad_mnist as tg
+from on_gpu.work import Found, Work, first_lines
 from tinygrad_mnist.backend import use_backend
 from tinygrad_mnist.jit.program import Program
 from tinygrad_mnist.kernels import Step
@@ -91,7 +91,9 @@ def lines(found: Found) -> list[str]:
         if "error" in told:
             shown.append(f"{step}: {told['error']}"[:160])
             continue
-        equal = "equal to the bit" if not told["not equal"] else f"NOT EQUAL: {told['not equal'][0]}"
+        equal = (
+            "equal to the bit" if not told["not equal"] else f"NOT EQUAL: {told['not equal'][0]}"
+        )
         beside = f", {len(told['outside'])} kernels outside" if told["outside"] else ""
         shown.append(
             f"{step}: {told['instructions']} kernels, {told['graphs']} graphs{beside}, {equal}"

@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-from on_gpu.work import Found, Work, first_lines
 
+from on_gpu.work import Found, Work, first_lines
 from tinygrad_mnist.verification import FAMILIES, TRAININGS
 from tinygrad_mnist.verification.outcomes import F32, F64, REFERENCE, Column, Outcome
 from tinygrad_mnist.verification.run import outcomes

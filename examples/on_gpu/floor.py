@@ -9,11 +9,11 @@ starting so many nodes of a graph takes, if none did anything.
 """
 
 import numpy as np
-from on_gpu.work import Found, Work, first_lines
 from peers.clocks import clock_of
 from peers.floor import optimizer_size
 from peers.workloads import data
 
+from on_gpu.work import Found, Work, first_lines
 from tinygrad_mnist.dispatch import Call, Observer, observe
 from tinygrad_mnist.flops import multiply_adds
 from tinygrad_mnist.verification.steps import ONE_HOT

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from on_gpu.work import Found, Work, first_lines
-
 from tinygrad_mnist.machine import calculating
 
 ROOT = Path(__file__).resolve().parents[2]

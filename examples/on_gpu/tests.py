@@ -1,4 +1,4 @@
-"""The test suite on the backend: every test that takes it, which must not be skipped for want of it."""
+"""The test suite on the backend: every test that takes it; none is skipped for want of it."""
 
 import json
 import os
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from on_gpu.machine import ROOT
 from on_gpu.work import Found, Work
-
 from tinygrad_mnist import config
 
 KEPT = 50  # failures
@@ -90,12 +89,12 @@ def take(work: Work, record: Path) -> None:
     work.save()
 
 
-def judge(found: Found) -> list[str]:
+def wrong(found: Found) -> list[str]:
     """What is not as it must be."""
     totals = found.get("totals", {})
-    wrong = totals.get("failed", 0) + totals.get("error", 0)
+    failed = totals.get("failed", 0) + totals.get("error", 0)
     ended = sum(totals.values())
-    lines = [f"{wrong} tests failed"] if wrong else []
+    lines = [f"{failed} tests failed"] if failed else []
     if ended < found.get("collected", 0):
         running = ", ".join(found.get("running", ()))
         at = f", at {running}" if running else ""

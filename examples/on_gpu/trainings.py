@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from peers.clocks import clock_of
-from on_gpu.machine import ROOT
-from on_gpu.work import Found, Work, first_lines
 
 import tinygrad_mnist as tg
+from on_gpu.machine import ROOT
+from on_gpu.work import Found, Work, first_lines
 from tinygrad_mnist import models
 from tinygrad_mnist.backend import use_backend
 from tinygrad_mnist.training import Training

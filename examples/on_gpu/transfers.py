@@ -23,11 +23,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from on_gpu.calls import Calls, sorted_out
 from peers.clocks import clock_of
-from on_gpu.work import Found, Work, first_lines
 
 import tinygrad_mnist as tg
+from on_gpu.calls import Calls, sorted_out
+from on_gpu.work import Found, Work, first_lines
 from tinygrad_mnist import models
 from tinygrad_mnist.backend import use_backend
 from tinygrad_mnist.training.steps import train_step
@@ -235,10 +235,14 @@ def lines(found: Found) -> list[str]:
             parts.append(f"a step can be captured: {told['captured']}")
         for key, total in told.items():
             if key.endswith((" steps", " batches")):
-                counts = [f"{n} {k}" for k, n in total.items() if n and not k.startswith("calls of")]
+                counts = [
+                    f"{n} {k}" for k, n in total.items() if n and not k.startswith("calls of")
+                ]
                 parts.append(f"{key}: {', '.join(counts) or 'nothing'}")
         if isinstance(told.get("gate"), dict):
-            said = [f"{what} {'waits' if t['waits'] else 'goes on'}" for what, t in told["gate"].items()]
+            said = [
+                f"{what} {'waits' if t['waits'] else 'goes on'}" for what, t in told["gate"].items()
+            ]
             parts.append(f"behind a gate: {', '.join(said)}")
         shown.append(f"{name}: {'; '.join(parts)}")
     return shown

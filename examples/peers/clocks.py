@@ -23,7 +23,10 @@ class Clock:
     """
 
     def __init__(
-        self, wait: Callable[[Any], None], event: Callable[[], Any] | None = None, between: Any = None
+        self,
+        wait: Callable[[Any], None],
+        event: Callable[[], Any] | None = None,
+        between: Any = None,
     ) -> None:
         """``wait`` waits for a call's result, ``event()`` records an event on the stream that
         computes, and ``between`` gives the microseconds from one event to another.
