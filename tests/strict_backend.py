@@ -33,8 +33,8 @@ def _refuses(what: str) -> Callable[..., NoReturn]:
 def _binary(name: str) -> Callable[[Any, Any], Any]:
     function = getattr(operator, name)
 
-    def apply(self: StrictArray, other: Any) -> StrictArray:
-        return wrapped(function(self._a, _operand(other)))
+    def apply(self: StrictArray, other: Any) -> Any:
+        return self._run(function, self, _operand(other))
 
     return apply
 
@@ -42,8 +42,8 @@ def _binary(name: str) -> Callable[[Any, Any], Any]:
 def _reflected(name: str) -> Callable[[Any, Any], Any]:
     function = getattr(operator, name)
 
-    def apply(self: StrictArray, other: Any) -> StrictArray:
-        return wrapped(function(_operand(other), self._a))
+    def apply(self: StrictArray, other: Any) -> Any:
+        return self._run(function, _operand(other), self)
 
     return apply
 
@@ -52,7 +52,7 @@ def _in_place(name: str) -> Callable[[Any, Any], Any]:
     function = getattr(operator, name)
 
     def apply(self: StrictArray, other: Any) -> StrictArray:
-        function(self._a, _operand(other))  # writes: _a is an array, never a NumPy scalar
+        self._write(function, self, _operand(other))  # writes: it is no NumPy scalar
         return self
 
     return apply
@@ -60,12 +60,14 @@ def _in_place(name: str) -> Callable[[Any, Any], Any]:
 
 def _unary(name: str) -> Callable[[Any], Any]:
     function = getattr(operator, name)
-    return lambda self: wrapped(function(self._a))
+    return lambda self: self._run(function, self)
 
 
 def _method(name: str) -> Callable[..., Any]:
+    function = getattr(np.ndarray, name)
+
     def apply(self: StrictArray, *args: Any, **kwargs: Any) -> Any:
-        return wrapped(getattr(self._a, name)(*unwrapped(args), **unwrapped(kwargs)))
+        return self._run(function, self, *args, **kwargs)
 
     return apply
 
@@ -80,6 +82,18 @@ class StrictArray:
     def __init__(self, array: np.ndarray) -> None:
         self._a = array
 
+    # Through these two goes whatever reads or writes arrays: a subclass may do more.
+
+    @classmethod
+    def _run(cls, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """``function`` of what is behind the glass; its results are behind glass, too."""
+        return wrapped(function(*unwrapped(args), **unwrapped(kwargs)))
+
+    @classmethod
+    def _write(cls, function: Callable[..., Any], target: StrictArray, *args: Any) -> None:
+        """``function`` of what is behind the glass, of which it writes ``target``."""
+        function(*unwrapped((target, *args)))
+
     shape = property(lambda self: self._a.shape)
     dtype = property(lambda self: self._a.dtype)
     ndim = property(lambda self: self._a.ndim)
@@ -87,7 +101,7 @@ class StrictArray:
     strides = property(lambda self: self._a.strides)
     nbytes = property(lambda self: self._a.nbytes)
     flags = property(lambda self: self._a.flags)
-    T = property(lambda self: StrictArray(self._a.T))
+    T = property(lambda self: self._run(np.transpose, self))
 
     __array__ = _refuses("__array__")
     __array_function__ = _refuses("a NumPy function")
@@ -120,44 +134,52 @@ class StrictArray:
     __invert__ = _unary("invert")
 
     reshape, transpose, swapaxes = _method("reshape"), _method("transpose"), _method("swapaxes")
-    astype, copy, view, fill = _method("astype"), _method("copy"), _method("view"), _method("fill")
+    astype, copy, view = _method("astype"), _method("copy"), _method("view")
     min, max, sum, ravel = _method("min"), _method("max"), _method("sum"), _method("ravel")
 
     def __len__(self) -> int:
         return len(self._a)
 
-    def __getitem__(self, index: Any) -> StrictArray:
-        return wrapped(self._a[_index(self._a, index, "reading")])
+    def __getitem__(self, index: Any) -> Any:
+        parts = index if isinstance(index, tuple) else (index,)
+        if any(isinstance(p, StrictArray) and p.dtype == np.bool_ for p in parts):
+            raise Sync("the shape of x[mask] depends on data")
+        return self._run(_get, self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._a[_index(self._a, index, "writing")] = _operand(value)
+        self._write(_set, self, index, _operand(value))
+
+    def fill(self, value: Any) -> None:
+        self._write(np.ndarray.fill, self, value)
 
     def __repr__(self) -> str:
-        return f"StrictArray({self.dtype}{self.shape})"
+        return f"{type(self).__name__}({self.dtype}{self.shape})"
 
 
 def _operand(x: Any) -> Any:
-    if isinstance(x, StrictArray):
-        return x._a
-    if isinstance(x, SCALARS):
+    if isinstance(x, (StrictArray, *SCALARS)):
         return x
     raise Sync(f"a StrictArray meets StrictArrays and scalars, not {type(x).__name__}")
 
 
-def _index(array: np.ndarray, index: Any, use: str) -> Any:
-    """Arrays among ``index`` unwrapped; beyond the end they wrap round, as on a GPU."""
-    parts = index if isinstance(index, tuple) else (index,)
-    if not any(isinstance(p, StrictArray) for p in parts):
-        return index
-    found = []
-    for dim, part in enumerate(parts):
-        if not isinstance(part, StrictArray):
-            found.append(part)
-        elif part.dtype == np.bool_ and use == "reading":
-            raise Sync("the shape of x[mask] depends on data")
-        else:
-            found.append(part._a if part.dtype == np.bool_ else part._a % max(1, array.shape[dim]))
-    return tuple(found)
+def wrapping(array: np.ndarray, index: Any) -> Any:
+    """``index``, whose integer arrays wrap round beyond the end, as on a GPU."""
+    if not isinstance(index, tuple):
+        return wrapping(array, (index,))[0]
+    return tuple(
+        part % max(1, array.shape[dim])
+        if isinstance(part, np.ndarray) and part.dtype != np.bool_
+        else part
+        for dim, part in enumerate(index)
+    )
+
+
+def _get(array: np.ndarray, index: Any) -> Any:
+    return array[wrapping(array, index)]
+
+
+def _set(array: np.ndarray, index: Any, value: Any) -> None:
+    array[wrapping(array, index)] = value
 
 
 def wrapped(x: Any) -> Any:
@@ -195,18 +217,38 @@ class Namespace:
 
 def _function(function: Callable[..., Any]) -> Callable[..., Any]:
     def apply(*args: Any, **kwargs: Any) -> Any:
-        if function in (np.take, np.take_along_axis):
-            args = (args[0], args[1] % max(1, args[0].shape[kwargs["axis"]]), *args[2:])
-        result = function(*unwrapped(args), **unwrapped(kwargs))
+        result = StrictArray._run(wrapped_round(function), *args, **kwargs)
         out = kwargs.get("out")
-        return wrapped(result) if out is None else out
+        return result if out is None else out
+
+    apply.at = scattering(function, StrictArray)  # type: ignore[attr-defined]
+    return apply
+
+
+def wrapped_round(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, with indices that wrap round where it takes any."""
+    if function not in (np.take, np.take_along_axis):
+        return function
+
+    def apply(x: np.ndarray, index: Any, *args: Any, **kwargs: Any) -> Any:
+        return function(x, index % max(1, x.shape[kwargs["axis"]]), *args, **kwargs)
+
+    apply.__name__ = function.__name__
+    return apply
+
+
+def scattering(ufunc: Any, kind: type[StrictArray]) -> Callable[..., None]:
+    """The ufunc's method ``at`` for arrays of this kind."""
+
+    def apply(array: np.ndarray, index: Any, value: Any) -> None:
+        ufunc.at(array, wrapping(array, index), value)
+
+    apply.__name__ = f"{ufunc.__name__}.at"
 
     def at(x: StrictArray, index: Any, y: Any) -> None:
-        ufunc: Any = function
-        ufunc.at(x._a, *_index(x._a, index, "writing"), _operand(y))
+        kind._write(apply, x, index, _operand(y))
 
-    apply.at = at  # type: ignore[attr-defined]
-    return apply
+    return at
 
 
 class StrictBackend(Backend):
