@@ -7,7 +7,8 @@ Each library runs in a process of its own, with the threads that it takes by def
 turns, for several rounds, so that a machine that changes its speed changes it for all. A figure is
 the median of the rounds' medians. The last column compares the last of ours with the peer that is
 fastest at that step: the median of the rounds' ratios. The data are random, of MNIST's shapes; what
-is timed is forward, backward and update, on arrays that are there already.
+is timed is forward, backward and update, on arrays that are there already. Where the backend cupy
+is usable, ours have it, too; peers compute where they do by default.
 
 The column "floor" is the step's products alone through NumPy's BLAS, and a copy of as many bytes as
 the optimizer reads and writes: see peers/floor.py.
@@ -16,13 +17,11 @@ the optimizer reads and writes: see peers/floor.py.
 import argparse
 import contextlib
 import importlib.util
-import json
 import statistics
-import subprocess
 import sys
 
 import numpy as np
-from peers.worker import FLOOR, OURS, work
+from peers.worker import FLOOR, Worker, ours_here, work
 
 from tinygrad_mnist.command import count, finish
 from tinygrad_mnist.machine import described
@@ -31,43 +30,6 @@ from tinygrad_mnist.verification.steps import STEPS
 PEERS = {"torch": "torch", "compile": "torch", "jax": "jax", "keras": "keras"}  # and its package
 # torch.compile is asked for by name: it needs a C++ compiler, and minutes.
 BY_DEFAULT = ("torch", "jax", "keras")
-
-
-class Worker:
-    """A process that times the steps of one column. OSError where its library fails."""
-
-    def __init__(self, name):
-        self.name = name
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self):
-        self.about = self.heard()
-        return self
-
-    def __exit__(self, kind, *_):
-        if kind is not None:
-            self.process.kill()  # it may be compiling for minutes
-        self.process.stdin.close()
-        self.process.wait()
-
-    def time(self, step):
-        """Microseconds."""
-        with contextlib.suppress(BrokenPipeError):  # what it said at its end tells more
-            print(step, file=self.process.stdin, flush=True)
-        return self.heard()
-
-    def heard(self):
-        line = self.process.stdout.readline()
-        said = json.loads(line) if line else {"error": f"stopped with {self.process.wait()}"}
-        if isinstance(said, dict):
-            advice = "; leave it out with --peers" if self.name in PEERS else ""
-            raise OSError(f"{self.name}: {said['error']}{advice}")
-        return said
 
 
 def main():
@@ -103,14 +65,15 @@ def main():
 
 def compare(peers, steps, rounds):
     """Print the table."""
-    columns = [*OURS, *peers, FLOOR]
+    ours = ours_here()
+    columns = [*ours, *peers, FLOOR]
     with contextlib.ExitStack() as running:
-        workers = [running.enter_context(Worker(name)) for name in columns]
+        workers = [running.enter_context(started(name)) for name in columns]
         print(described())
         for worker in workers:
             print(f"{worker.name:>10}: {worker.about}")
         head = "".join(f"{name:>11}" for name in columns)
-        print(f"\n{'µs':<47}{head}   {f'{OURS[-1]} / best peer' if peers else ''}".rstrip())
+        print(f"\n{'µs':<47}{head}   {f'{ours[-1]} / best peer' if peers else ''}".rstrip())
         for step in steps:
             times = np.array([[worker.time(step) for worker in workers] for _ in range(rounds)])
             medians = dict(zip(columns, np.median(times, 0), strict=True))
@@ -120,12 +83,18 @@ def compare(peers, steps, rounds):
     return 0
 
 
+def started(name):
+    """The worker of a column; a peer that fails can be left out."""
+    return Worker(name, __file__, advice="; leave it out with --peers" if name in PEERS else "")
+
+
 def ratio_to_best(times, peers):
     """The last of ours beside the peer whose median is the least, as text; "" without peers."""
     if not peers:
         return ""
+    last = [name for name in times if name not in (*peers, FLOOR)][-1]
     best = min(peers, key=lambda name: statistics.median(times[name]))
-    return f"{statistics.median(times[OURS[-1]] / times[best]):.2f} of {best}"
+    return f"{statistics.median(times[last] / times[best]):.2f} of {best}"
 
 
 if __name__ == "__main__":

@@ -21,6 +21,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("PIL", reason="Pillow is not installed")
+pytest.importorskip("safetensors", reason="safetensors is not installed")
+
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("PIL", reason="Pillow is not installed")
+
 from PIL import Image
 
 import tinygrad_mnist as tg

@@ -7,6 +7,9 @@ import pickle
 
 import numpy as np
 import pytest
+
+pytest.importorskip("safetensors", reason="safetensors is not installed")
+
 import safetensors.numpy
 
 import tinygrad_mnist as tg

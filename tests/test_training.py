@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("safetensors", reason="safetensors is not installed")
+
 from safetensors.numpy import load_file, save_file
 from strict_backend import StrictBackend, transfers
 

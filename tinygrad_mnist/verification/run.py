@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,11 +46,10 @@ def verify(backends: Sequence[Backend], names: Sequence[str], progress: Progress
     print("largest differences to numpy, in units in the last place:\n")
     print(_line(HEAD, columns))
     found: list[Outcome] = []
-    with np.errstate(all="ignore"):
-        for name in dict.fromkeys(names or (*FAMILIES, *TRAININGS)):
-            found += (made := _compared(name, columns, progress))
-            for outcome in made:
-                print(_line(_cells(outcome), columns), flush=True)
+    for made in outcomes(columns, names or (*FAMILIES, *TRAININGS), progress):
+        found += made
+        for outcome in made:
+            print(_line(_cells(outcome), columns), flush=True)
     for outcome in found:
         _print_failures(outcome)
     failed = [outcome for outcome in found if outcome.failures]
@@ -61,6 +60,16 @@ def verify(backends: Sequence[Backend], names: Sequence[str], progress: Progress
         return FAILED
     print(f"pass: {total}, all within tolerance")
     return 0
+
+
+def outcomes(
+    columns: Sequence[Column], names: Iterable[str], progress: Progress
+) -> Iterator[list[Outcome]]:
+    """Of each family or training, once it is compared, an outcome for each column."""
+    for name in dict.fromkeys(names):
+        with np.errstate(all="ignore"):
+            made = _compared(name, columns, progress)
+        yield made
 
 
 def _compared(name: str, columns: Sequence[Column], progress: Progress) -> list[Outcome]:

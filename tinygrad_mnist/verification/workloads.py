@@ -47,7 +47,7 @@ class Training(NamedTuple):
 def compare_training(name: str, outcomes: Sequence[Outcome]) -> None:
     """The losses of a training, and the state that it ends with."""
     case = f"{name}, after {steps_of(name)} steps"
-    compare(outcomes, name, case, dtype_of(name), partial(_run, name), _pairs)
+    compare(outcomes, name, case, dtype_of(name), partial(trained, name, steps_of(name)), _pairs)
 
 
 def _pairs(found: Arrays, expected: Arrays) -> Iterator[Pair]:
@@ -72,7 +72,8 @@ def dtype_of(name: str) -> np.dtype:
     return F64 if "cnn" in name else F32
 
 
-def _run(name: str, column: Column) -> Arrays:
+def trained(name: str, steps: int, column: Column) -> Arrays:
+    """The losses of so many steps of a training, as "loss", and the state that it ends with."""
     with use_backend(column.backend):
         lib.manual_seed(0)
         training = _training(name)
@@ -88,7 +89,7 @@ def _run(name: str, column: Column) -> Arrays:
             return loss.detach()
 
         run = lib.jit(step) if column.jit else step
-        losses = [run(x, target).item() for _ in range(steps_of(name))]
+        losses = [run(x, target).item() for _ in range(steps)]
     left_out = WITHOUT_EFFECT.get(name, ())
     state = {k: v.numpy() for k, v in training.model.state_dict().items() if k not in left_out}
     return {"loss": np.array(losses, dtype_of(name)), **state}
