@@ -54,9 +54,11 @@ class Fresh:
         self._given: list[tuple[Fn, Step, dict[str, Any]]] = []
         self._carried = np.zeros((-(-max(1, size) // CARRIED),), _CARRIED)
 
-    def place(self, fn: Fn, static: dict[str, Any]) -> Array:
-        """Where ``fn`` of the step's numbers will lie."""
+    def place(self, fn: Fn, static: dict[str, Any]) -> Array | None:
+        """Where ``fn`` of the step's numbers will lie; None where these never change."""
         assert self.step is not None
+        if not self.step.hosted:
+            return None
         if len(self._given) == len(self.memory):
             raise RuntimeError(f"{self.step.kernel} takes numbers of the host more than once")
         self._given.append((fn, self.step, static))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from cuda_on_cpu import memory
 from cuda_on_cpu.runtime import Device, Stream, get_current_stream, machine
-from cuda_on_cpu.memory import Memory, MemoryPointer
+from cuda_on_cpu.memory import MemoryPointer, PooledMemory
 from strict_backend import StrictArray, scattering, unwrapped, wrapped_round
 
 # NumPy's functions that CuPy has too and that the contract uses; add what else it comes to use.
@@ -115,15 +115,15 @@ def address(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
-def memory_of(array: np.ndarray) -> Memory | None:
+def memory_of(array: np.ndarray) -> PooledMemory | None:
     """The memory of a device that a NumPy array lies in."""
     base: Any = array
-    while base is not None and not isinstance(base, Memory):
+    while base is not None and not isinstance(base, PooledMemory):
         base = getattr(base, "base", None)
     return base
 
 
-def _memory(array: np.ndarray) -> Memory:
+def _memory(array: np.ndarray) -> PooledMemory:
     found = memory_of(array)
     assert found is not None
     return found
@@ -364,9 +364,15 @@ def ones(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
 
 
 def _like(make: Callable[..., ndarray]) -> Callable[..., ndarray]:
-    def apply(x: ndarray, *value: Any, dtype: Any = None, shape: Any = None) -> ndarray:
+    def apply(
+        x: ndarray, *value: Any, dtype: Any = None, order: str = "K", shape: Any = None
+    ) -> ndarray:
         dtype = x.dtype if dtype is None else dtype
-        return make(x.shape if shape is None else shape, *value, dtype=dtype)
+        if order == "C" or shape is not None:
+            return make(x.shape if shape is None else shape, *value, dtype=dtype)
+        dims = sorted(range(x.ndim), key=lambda dim: -abs(x.strides[dim]))  # as NumPy's K does
+        made = make(tuple(x.shape[dim] for dim in dims), *value, dtype=dtype)
+        return made.transpose(tuple(dims.index(dim) for dim in range(x.ndim)))
 
     return apply
 

@@ -14,7 +14,7 @@ from cuda_on_cpu import compiling, memory
 from cuda_on_cpu.arrays import _memory, address, ndarray
 from cuda_on_cpu.compiling import CompileError, Kernel, Parameter
 from cuda_on_cpu.runtime import CUDARuntimeError, machine
-from cuda_on_cpu.memory import Memory, MemoryPointer
+from cuda_on_cpu.memory import MemoryPointer, PooledMemory
 
 GRID = (2**31 - 1, 65535, 65535)
 BLOCK = (1024, 1024, 64)
@@ -126,7 +126,7 @@ def _sizes(kernel: Kernel, grid: Any, block: Any, shared_mem: int) -> tuple[int,
     return (*grid, *block)
 
 
-def _packed(x: Any, parameter: Parameter, where: str, used: list[Memory]) -> bytes:
+def _packed(x: Any, parameter: Parameter, where: str, used: list[PooledMemory]) -> bytes:
     """The argument's bytes; what lies on the device is added to ``used``."""
     given = _bytes(x, where)
     if parameter.kind == "p":
@@ -160,7 +160,7 @@ def _bytes(x: Any, where: str) -> bytes:
     raise TypeError(f"{where}: Unsupported type {type(x)}")
 
 
-def _check_pointer(x: Any, parameter: Parameter, where: str, used: list[Memory]) -> None:
+def _check_pointer(x: Any, parameter: Parameter, where: str, used: list[PooledMemory]) -> None:
     if x is None:
         return
     if isinstance(x, ndarray):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import ctypes
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -49,7 +50,9 @@ class Chunk:
             _sizes[start] = size
         _chunks[start] = self
 
-    def __del__(self) -> None:
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if ending():
+            return
         with _lock:
             at = bisect.bisect_left(_addresses, self.address)
             if at < len(_addresses) and _addresses[at] == self.address:
@@ -76,7 +79,7 @@ def check_fences() -> None:
         raise RuntimeError(found)
 
 
-class Memory:
+class PooledMemory:
     """A chunk in use, until nobody refers to it: cupy.cuda.memory.PooledMemory."""
 
     def __init__(self, chunk: Chunk, size: int, pool: MemoryPool) -> None:
@@ -99,7 +102,9 @@ class Memory:
             self.chunk.poison()
             raise RuntimeError(f"{who} wrote beside {self.size} bytes of the device")
 
-    def __del__(self) -> None:
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if ending():
+            return
         chunk = self.chunk
         if not chunk.intact(self.size):
             _broken.append(f"somebody wrote beside {self.size} bytes of the device")
@@ -110,7 +115,7 @@ class Memory:
 class MemoryPointer:
     """cupy.cuda.MemoryPointer."""
 
-    def __init__(self, mem: Memory, offset: int) -> None:
+    def __init__(self, mem: PooledMemory, offset: int) -> None:
         self.mem, self.ptr, self.device_id = mem, mem.ptr + offset, mem.device_id
 
     @property
@@ -152,7 +157,7 @@ class MemoryPool:
             chunk.poison()
             raise RuntimeError(f"{rounded} bytes were written to after they had been freed")
         chunk.poison()
-        return MemoryPointer(Memory(chunk, size, self), 0)
+        return MemoryPointer(PooledMemory(chunk, size, self), 0)
 
     def _new(self, size: int, device: int) -> Chunk:
         limit = self._limit or machine.memory
@@ -202,6 +207,11 @@ class MemoryPool:
 
 
 _default = MemoryPool(common=True)
+
+
+def unpooled(size: int) -> PooledMemory:
+    """cupy.cuda.Memory: a piece of no pool that anybody else knows."""
+    return MemoryPool().malloc(size).mem
 
 
 def get_default_memory_pool() -> MemoryPool:

@@ -123,8 +123,8 @@ def _is_available() -> bool:
 
 
 def _memory() -> dict[str, Any]:
-    names = "MemoryPool MemoryPointer Memory alloc get_allocator using_allocator".split()
-    return {name: getattr(memory, name) for name in names}
+    names = ("MemoryPool", "MemoryPointer", "alloc", "get_allocator", "using_allocator")
+    return {"Memory": memory.unpooled} | {name: getattr(memory, name) for name in names}
 
 
 def _cuda() -> dict[str, Any]:
