@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,10 @@ from tinygrad_mnist.verification.cases import ROWS
 
 NAMES = list(dict.fromkeys(["numpy", "numba", "cupy", *registered(), "strict"]))
 BACKENDS = [pytest.param(n, marks=pytest.mark.gpu if n == "cupy" else ()) for n in NAMES]
+
+# What a machine with a GPU may be without; what needs it is skipped.
+OPTIONAL = {"filelock", "hypothesis", "jinja2", "llvmlite", "matplotlib", "numba", "PIL", "pooch"}
+OPTIONAL |= {"safetensors", "scipy", "threadpoolctl", "torch", "tqdm"}
 
 KINDS = ("forward", "gradient", "second")
 _drawn: Counter[tuple[str, str, str]] = Counter()  # (row, backend, kind) → cases compared
@@ -45,6 +51,37 @@ def pytest_configure() -> None:
             f"{config.REQUIRE} names {', '.join(map(repr, unknown))}; "
             f"expected some of {', '.join(NAMES)}"
         )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    """A module of tests that imports what is not installed is skipped, and says so."""
+    report = yield
+    needed = _needed(str(report.longrepr)) if report.failed else None
+    if needed is not None:
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 1, f"Skipped: {needed}")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """And so is a test that comes to need it."""
+    try:
+        return (yield)
+    except ImportError as error:
+        needed = _needed(f"No module named '{error.name}'")
+        if needed is None:
+            raise
+    pytest.skip(needed)
+
+
+def _needed(error: str) -> str | None:
+    """What says that an optional package is not installed, if that is the error."""
+    names = re.findall(r"No module named '(\w+)", error)
+    if not names or names[-1] not in OPTIONAL or importlib.util.find_spec(names[-1]) is not None:
+        return None
+    return f"the package {names[-1]} is not installed"
 
 
 @cache

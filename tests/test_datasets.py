@@ -8,10 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("PIL", reason="Pillow is not installed")
-
-from PIL import Image
-
 import tinygrad_mnist as tg
 from tinygrad_mnist import config, nn, training
 from tinygrad_mnist.kernels import Backend
@@ -68,7 +64,7 @@ def test_items_are_pictures_and_labels(kind: Any, train: bool, part: str, root: 
     assert len(found) == len(images)
     for i in (0, 3, -1):
         image, label = found[i]
-        assert isinstance(image, Image.Image)
+        assert isinstance(image, pytest.importorskip("PIL.Image").Image)
         assert (image.mode, np.asarray(image).tolist()) == ("L", images[i].tolist())
         assert type(label) is int
         assert label == labels[i]

@@ -24,7 +24,7 @@ BACKENDS = next(
 
 # From the bottom up. A module imports only from rows below its own, or from its own subpackage.
 LAYERS: list[set[str]] = [
-    {"config", "special", "display", "driver"},
+    {"config", "special", "display", "driver", "optional"},
     {"kernels"},
     {"contract"},
     {"backend"},

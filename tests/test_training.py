@@ -13,10 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("safetensors", reason="safetensors is not installed")
-
-from safetensors.numpy import load_file, save_file
 from strict_backend import StrictBackend, transfers
 
 import tinygrad_mnist as tg
@@ -633,14 +629,15 @@ def test_a_whole_model_trains_as_in_pytorch_from_one_file(
     torch: Any, on_backend: str, tmp_path: Path, architecture: str, direction: str
 ) -> None:
     torch_files = pytest.importorskip("safetensors.torch")
+    files = pytest.importorskip("safetensors.numpy")
     ours, theirs = our_model(architecture), torch_model(architecture, torch).double()
     path = tmp_path / "state.safetensors"
     if direction == "to PyTorch":
-        save_file({k: v.contiguous().numpy() for k, v in ours.state_dict().items()}, path)
+        files.save_file({k: v.contiguous().numpy() for k, v in ours.state_dict().items()}, path)
         theirs.load_state_dict(torch_files.load_file(path))
     else:
         torch_files.save_file(theirs.state_dict(), path)
-        ours.load_state_dict(load_file(path))
+        ours.load_state_dict(files.load_file(path))
     compare_states(ours, theirs)
     train_side_by_side(ours, theirs, torch)
     compare_states(ours, theirs)

@@ -23,6 +23,7 @@ import numpy as np
 
 from tinygrad_mnist import config
 from tinygrad_mnist.backend import BackendError, resolve, set_backend
+from tinygrad_mnist.optional import MissingPackage
 from tinygrad_mnist.serialization import ModelFileError
 from tinygrad_mnist.utils.data import DataError
 from tinygrad_mnist.utils.data.images import ImageError
@@ -30,7 +31,7 @@ from tinygrad_mnist.utils.data.images import ImageError
 FAILED, INTERRUPTED = 1, 130
 # What a job can fail with; anything else is a bug and shows its traceback.
 EXPECTED: tuple[type[Exception], ...] = (BackendError, DataError, ImageError, ModelFileError)
-EXPECTED += (FloatingPointError, MemoryError, OSError)
+EXPECTED += (MissingPackage, FloatingPointError, MemoryError, OSError)
 
 
 def finish(job: Callable[[], int]) -> int:

@@ -19,6 +19,7 @@ from tinygrad_mnist.backend import resolve
 from tinygrad_mnist.checks import DTYPES
 from tinygrad_mnist.creation import tensor
 from tinygrad_mnist.kernels import Backend
+from tinygrad_mnist.optional import needed
 from tinygrad_mnist.tensor import Tensor
 from tinygrad_mnist.utils.files import write_whole
 
@@ -92,7 +93,8 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def _read(path: Path, with_arrays: bool = True) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415  it takes a while
+    with needed("reading a .safetensors file"):
+        from safetensors import SafetensorError, safe_open  # noqa: PLC0415  it takes a while
 
     with path.open("rb"):
         pass  # the library's own message for a missing file or a folder is less clear
@@ -114,7 +116,8 @@ def _read(path: Path, with_arrays: bool = True) -> tuple[dict[str, np.ndarray], 
 
 def _encoded(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
     """The file's bytes; the library alone would put the metadata in another order each time."""
-    from safetensors.numpy import save as encoded  # noqa: PLC0415  it takes a while
+    with needed("writing a .safetensors file"):
+        from safetensors.numpy import save as encoded  # noqa: PLC0415  it takes a while
 
     content = encoded(dict(arrays), dict(about))
     size = int.from_bytes(content[:8], "little")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tinygrad_mnist.optional import needed
 from tinygrad_mnist.utils.files import write_whole
 
 if TYPE_CHECKING:
@@ -175,8 +176,9 @@ def _coloured(image: npt.NDArray[np.uint8], wrong: bool) -> npt.NDArray[np.uint8
 def _figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches."""
     # Without pyplot: it is slow to import, and may look for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    with needed("a picture"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+        from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(width, height), dpi=DPI)
     FigureCanvasAgg(figure)

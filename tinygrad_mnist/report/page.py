@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinygrad_mnist import profiler
+from tinygrad_mnist.optional import needed
 from tinygrad_mnist.report import pixels
 from tinygrad_mnist.report.figures import draw_panels
 from tinygrad_mnist.utils.files import write_whole
@@ -79,7 +80,8 @@ def write_report(path: str | Path, report: Report) -> None:
 
 
 def _render(contents: dict[str, Any]) -> str:
-    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
+    with needed("a report"):
+        from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tinygrad_mnist.optional import needed
+
 # From one to the other through white, which colour-blind readers tell apart.
 BELOW, ZERO, ABOVE = (33, 102, 172), (255, 255, 255), (217, 95, 2)
 _UNKNOWN = (128, 128, 128)
@@ -21,7 +23,8 @@ def data_uri(png: bytes) -> str:
 
 def png(pixels: npt.NDArray[np.uint8]) -> bytes:
     """A PNG of greys (H, W) or of red, green, blue (H, W, 3)."""
-    from PIL import Image  # noqa: PLC0415
+    with needed("a picture"):
+        from PIL import Image  # noqa: PLC0415
 
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")

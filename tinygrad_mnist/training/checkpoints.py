@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tinygrad_mnist.optional import needed
 from tinygrad_mnist.serialization import ModelFileError, read, read_metadata, save
 from tinygrad_mnist.training.loop import Epoch
 from tinygrad_mnist.utils.files import remove_unfinished
@@ -45,7 +46,8 @@ class Checkpoints:
 
         OSError where another does already. A killed program leaves nothing that hinders the next.
         """
-        from filelock import FileLock, Timeout  # noqa: PLC0415  it takes a while
+        with needed("a folder of checkpoints"):
+            from filelock import FileLock, Timeout  # noqa: PLC0415  it takes a while
 
         self.folder.mkdir(exist_ok=True)
         lock = FileLock(self.folder / _LOCK)

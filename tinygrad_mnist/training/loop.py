@@ -385,12 +385,14 @@ def progress(
     total: int | None = None,
     initial: int = 0,
 ) -> Iterable[T]:
-    """``items`` under a progress bar where the error stream is a terminal.
+    """``items`` under a progress bar where the error stream is a terminal, and tqdm is installed.
 
     ``total`` are to come, where ``items`` has no length, and ``initial`` are done.
     """
     if sys.stderr is None or not sys.stderr.isatty():
         return items
-    from tqdm import tqdm  # type: ignore[import-untyped]  # noqa: PLC0415
-
+    try:
+        from tqdm import tqdm  # type: ignore[import-untyped]  # noqa: PLC0415
+    except ImportError:
+        return items
     return tqdm(items, desc=title, unit=unit, leave=False, total=total, initial=initial)

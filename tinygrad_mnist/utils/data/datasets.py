@@ -13,6 +13,7 @@ import numpy as np
 from tinygrad_mnist.checks import INT
 from tinygrad_mnist.creation import as_tensor
 from tinygrad_mnist.kernels import Backend
+from tinygrad_mnist.optional import needed
 from tinygrad_mnist.tensor import Tensor, of_host
 from tinygrad_mnist.utils.data import sources
 from tinygrad_mnist.utils.data.dataset import (
@@ -104,7 +105,8 @@ class MNIST(Dataset):
         return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        from PIL import Image  # noqa: PLC0415
+        with needed("an item of MNIST, a picture,"):
+            from PIL import Image  # noqa: PLC0415
 
         at = checked_position(type(self).__name__, index, len(self))
         image: Any = Image.fromarray(self.data[at].numpy())

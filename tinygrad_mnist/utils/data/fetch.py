@@ -5,6 +5,7 @@ have been decoded and checked.
 """
 
 import hashlib
+import importlib.util
 import logging
 import shutil
 import socket
@@ -215,12 +216,17 @@ def gz_md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
+def _shows_bar() -> bool:
+    there = sys.stderr is not None and sys.stderr.isatty()
+    return there and importlib.util.find_spec("tqdm") is not None
+
+
 def _download(url: str, folder: Path, dataset: Dataset) -> Path:
     """Fetch one address into ``folder``. Raises OSError, requests' errors included."""
     import pooch  # type: ignore[import-untyped]  # noqa: PLC0415
 
     downloader = pooch.HTTPDownloader(
-        progressbar=sys.stderr is not None and sys.stderr.isatty(),
+        progressbar=_shows_bar(),
         chunk_size=1 << 16,
         timeout=(dataset.connect_seconds, dataset.read_seconds),
         # a server must not unpack the .gz on its way

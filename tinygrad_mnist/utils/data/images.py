@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from tinygrad_mnist.optional import needed
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -95,7 +97,8 @@ def read_digit(path: str | Path) -> npt.NDArray[np.uint8]:
 
 def _read_grey(path: Path) -> _Floats:
     """Grey values (height, width) from 0 to 255, upright, at most 512 a side."""
-    from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415
+    with needed("reading a picture"):
+        from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415
 
     with path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata is no concern of who asks for a digit

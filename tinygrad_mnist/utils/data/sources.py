@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinygrad_mnist import config
+from tinygrad_mnist.optional import needed
 from tinygrad_mnist.utils.data import fetch
 from tinygrad_mnist.utils.data.fetch import Dataset, Fetched, IdxFile, Report
 from tinygrad_mnist.utils.data.idx import (
@@ -163,7 +164,8 @@ def _dataset(name: str) -> Dataset:
 
 
 def _cache_folder(name: str) -> Path:
-    import pooch  # type: ignore[import-untyped]  # noqa: PLC0415
+    with needed("data from elsewhere than a folder that is named"):
+        import pooch  # type: ignore[import-untyped]  # noqa: PLC0415
 
     return Path(pooch.os_cache("tinygrad_mnist")) / name
 
