@@ -89,6 +89,8 @@ def main(
         return worker.work(options.on_card, on_card=True)
     if options.share:
         return _share(options)
+    if backend is None:
+        signal.signal(signal.SIGTERM, _stop)
     try:
         found = resolve(options.backend, "--backend") if backend is None else backend
     except BackendError as error:
@@ -208,6 +210,11 @@ def _read(file: Path) -> Found:
         if isinstance(found, dict):
             return found
     return {}
+
+
+def _stop(number: int, frame: Any) -> None:
+    """Asked to stop: end the parts' processes, too."""
+    sys.exit(128 + number)
 
 
 def _end(process: subprocess.Popen) -> None:
