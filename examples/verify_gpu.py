@@ -159,6 +159,8 @@ def _in_processes(
     stamp: Found,
 ) -> Found:
     """Run a part, in as many processes as it is divided into, for at most so many seconds."""
+    if seconds < 1:
+        return {**stamp, "failures": ["not begun: there was no time left"]}
     ends = time.monotonic() + seconds
     shares = 1 if options.quick else part.shares
     with tempfile.TemporaryDirectory() as folder:

@@ -139,12 +139,13 @@ def test_the_suite_is_counted(tmp_path: Path) -> None:
 
 def test_a_part_that_takes_too_long_is_stopped_and_told_of(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
-    parts = ("--limit", 1, "--parts", "equality", "capture")
-    done = run("--backend", "numpy", "--quick", "--out", out, *parts)
+    parts = ("--limit", 3, "--parts", "equality", "capture")  # all of it: minutes
+    done = run("--backend", "numpy", "--out", out, *parts)
     assert done.returncode == 1
     found = read(out)
-    for name in ("equality", "capture"):
-        assert any("stopped after" in line for line in found[name]["failures"])
+    assert found["equality"]["failures"] == ["stopped after 3 s, its limit or what was left"]
+    assert found["equality"]["seconds"] < 20
+    assert found["capture"]["failures"] == ["not begun: there was no time left"]
     assert done.stdout.splitlines()[-1].startswith("fail: ")
 
 
