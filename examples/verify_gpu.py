@@ -89,6 +89,8 @@ def main(
         return worker.work(options.on_card, on_card=True)
     if options.share:
         return _share(options)
+    if backend is None:
+        signal.signal(signal.SIGTERM, _stop)
     try:
         found = resolve(options.backend, "--backend") if backend is None else backend
     except BackendError as error:
@@ -157,6 +159,8 @@ def _in_processes(
     stamp: Found,
 ) -> Found:
     """Run a part, in as many processes as it is divided into, for at most so many seconds."""
+    if seconds < 1:
+        return {**stamp, "failures": ["not begun: there was no time left"]}
     ends = time.monotonic() + seconds
     shares = 1 if options.quick else part.shares
     with tempfile.TemporaryDirectory() as folder:
@@ -208,6 +212,11 @@ def _read(file: Path) -> Found:
         if isinstance(found, dict):
             return found
     return {}
+
+
+def _stop(number: int, frame: Any) -> None:
+    """Asked to stop: end the parts' processes, too."""
+    sys.exit(128 + number)
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -3,8 +3,9 @@
 All in float32 without TF32. Ours run here, each peer in a process of its own; the columns take
 turns, for several rounds. A round is as many calls as fit into a slice, one after the other,
 between two events on the stream that computes; JAX has no events, and has what the wall's clock
-says from an idle card to an idle card. The figures are the medians of the rounds, ratios the medians of the
-rounds' ratios. "issue" is what the host takes to ask for a step, "wall" what the wall's clock says.
+says from an idle card to an idle card. The figures are the medians of the rounds, ratios the
+medians of the rounds' ratios. "issue" is what the host takes to ask for a step, "wall" what the
+wall's clock says.
 """
 
 import contextlib
