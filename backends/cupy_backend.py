@@ -306,7 +306,7 @@ class CupyBackend(Launching, Backend):
             return None
         out = or_empty(out, _kept(x.shape, (dim,), keepdim), INT64)
         span, grid = layouts.sums(groups, most=1)
-        arguments = self._contiguous(x), out, larger, span
+        arguments = self._contiguous(x), out, int(larger), span
         self._grid("reductions", "place_of_extreme", grid, BLOCK, x.dtype, *arguments)
         return out
 

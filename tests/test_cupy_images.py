@@ -197,6 +197,48 @@ def test_windows_grad(
     alike(cuda, "windows_grad", np.broadcast_to(dY[:, :, :1, :1], dY.shape), **static)
 
 
+@pytest.mark.parametrize("shape", [(4, 10, 12, 12), (2, 5, 20, 20)])
+def test_the_order_of_blocks_and_threads_leaves_the_bits(
+    shape: Any, dtype: Any, cuda: Backend, monkeypatch: Any
+) -> None:
+    def all_of_it() -> list[np.ndarray]:
+        weight, ones = drawn((20, shape[1], 5, 5), dtype), np.ones(shape[1], dtype)
+        x, conv = drawn(shape, dtype), Conv((1, 1), (1, 1), (1, 1), 1)
+        (y,) = found(cuda, "conv2d", x, weight, conv=conv)
+        results = [
+            *found(cuda, "conv2d_dx", y, weight, shape=shape, conv=conv),
+            *found(cuda, "conv2d_dw", y, x, shape=weight.shape, conv=conv),
+            *found(cuda, "sum", np.tile(x, (40, 1, 1, 1)), dim=(0, 2, 3), keepdim=False),
+        ]
+        norm = found(cuda, "batch_norm", np.tile(x, (40, 1, 1, 1)), ones, ones, eps=1e-5)
+        return [y, *results, *norm]
+
+    forwards = all_of_it()
+    monkeypatch.setattr(cuda_on_cpu.machine, "backwards", True)
+    assert [a.tobytes() for a in all_of_it()] == [a.tobytes() for a in forwards]
+
+
+LAUNCHES = {
+    "a bias's gradient": ("sum", [(32, 128)], {"dim": (0,), "keepdim": False}, 1),
+    "that of many rows": ("sum", [(6_000, 100)], {"dim": (0,), "keepdim": False}, 2),
+    "channels": ("sum", [(64, 10, 24, 24)], {"dim": (0, 2, 3), "keepdim": False}, 2),
+    "a small norm": ("batch_norm", [(32, 128), (128,), (128,)], {"eps": 1e-5}, 1),
+    "a norm": ("batch_norm", [(64, 10, 24, 24), (10,), (10,)], {"eps": 1e-5}, 2),
+    "a norm's gradient": ("batch_norm_grad", [(64, 10, 24, 24)] * 2 + [(10,)], {"eps": 1e-5}, 2),
+}
+
+
+@pytest.mark.parametrize("case", LAUNCHES)
+def test_launches(case: str, dtype: Any, cuda: Backend) -> None:
+    """As few as there should be, and nothing waits."""
+    kernel, shapes, static, most = LAUNCHES[case]
+    given = [cuda.asarray(drawn(shape, dtype)) for shape in shapes]
+    with cuda_on_cpu.transfers() as seen:
+        getattr(cuda, kernel)(*given, **static)
+    assert list(seen) == []
+    assert len(seen.launches) <= most, seen.launches
+
+
 # ---- pooling
 
 POOLS = {

@@ -68,15 +68,28 @@ __device__ inline real met(
 ) {
     int row = a.row + b.row, column = a.column + b.column;
     int offset = a.offset + b.offset;
+    bool between = false;
     if (DIVIDED) {
         int y = row / conv.divide_y, x = column / conv.divide_x;
-        if (y * conv.divide_y != row || x * conv.divide_x != column) return 0;
+        between = (y * conv.divide_y != row) | (x * conv.divide_x != column);
         row = y;
         column = x;
         offset += row * conv.width + column;
     }
-    bool inside = (u32)row < (u32)conv.height && (u32)column < (u32)conv.width;
-    return inside ? source[offset] : (real)0;
+    bool inside = !between & ((u32)row < (u32)conv.height) & ((u32)column < (u32)conv.width);
+    real found = source[inside ? offset : 0];  // without a branch, so that many are read at once
+    return inside ? found : (real)0;
+}
+
+// Calls put(k, get(k)) for every ``step``-th k from ``from`` on, four at a time.
+template <typename Get, typename Put>
+__device__ inline void each_of(int from, int many, int step, Get get, Put put) {
+    for (int k = from; k < many; k += 4 * step) {
+        real got[4];
+        for (int i = 0; i < 4; i++) got[i] = get(min(k + i * step, many - 1));
+        for (int i = 0; i < 4; i++)
+            if (k + i * step < many) put(k + i * step, got[i]);
+    }
 }
 
 // How long rows of ``size``, a multiple of 4, are in shared memory: an odd number of fours, so that
@@ -129,22 +142,22 @@ __device__ inline void convolve(
                                : tap_entry<DIVIDED>(conv, start + k);
         __syncthreads();
         for (int m = line; m < tile.rows; m += 4) {
-#pragma unroll 4
-            for (int k = term; k < many; k += terms_step)
-                As[k * a_row + m] = m < rows ? left[m * left_row + terms[k].other] : (real)0;
+            const real* of_row = left + min(m, rows - 1) * left_row;
+            each_of(term, many, terms_step, [&](int k) { return of_row[terms[k].other]; },
+                    [&](int k, real got) { As[k * a_row + m] = got; });
         }
         if (WEIGHTS) {
             for (int n = line; n < tile.columns; n += 4) {
                 const Entry tap = columns[n];
-#pragma unroll 4
-                for (int k = term; k < many; k += terms_step)
-                    Bs[k * b_row + n] = met<DIVIDED>(source, conv, terms[k], tap);
+                each_of(term, many, terms_step,
+                        [&](int k) { return met<DIVIDED>(source, conv, terms[k], tap); },
+                        [&](int k, real got) { Bs[k * b_row + n] = got; });
             }
         } else if (turn < abreast) {
             const Entry pixel = columns[column];
-#pragma unroll 8
-            for (int k = turn; k < many; k += abreast)
-                Bs[k * b_row + column] = met<DIVIDED>(source, conv, terms[k], pixel);
+            each_of(turn, many, abreast,
+                    [&](int k) { return met<DIVIDED>(source, conv, terms[k], pixel); },
+                    [&](int k, real got) { Bs[k * b_row + column] = got; });
         }
         __syncthreads();
         if (split < tile.splits) {
