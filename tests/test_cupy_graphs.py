@@ -53,7 +53,8 @@ class Task:
 
     def state(self) -> list[np.ndarray]:
         tensors = [*self.model.state_dict().values()]
-        tensors += [v for s in self.optimizer.state.values() for v in s.values() if type(v) is tg.Tensor]
+        moments = [v for s in self.optimizer.state.values() for v in s.values()]
+        tensors += [v for v in moments if isinstance(v, tg.Tensor)]
         return [x.cpu().numpy() for x in tensors]
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from strict_backend import StrictBackend
 
 import tinygrad_mnist as tg
 from tinygrad_mnist import dispatch, nn, optim
