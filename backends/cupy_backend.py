@@ -164,14 +164,15 @@ class CupyBackend(Launching, Backend):
 
     def pow(self, x: Array, y: Array, *, out: Array = None) -> Array:
         # CuPy's of integers gives 0 for a negative power, and no error.
-        like = x if hasattr(x, "dtype") else y
-        if like.dtype.kind not in "iu":
+        dtype = (x if hasattr(x, "dtype") else y).dtype
+        if dtype.kind not in "iu":
             return super().pow(x, y, out=out)
-        x, y = ((_whole(v), 0) if hasattr(v, "dtype") else (None, int(v)) for v in (x, y))
-        made = cupy.empty(like.shape, INT64)
+        given, shape = self._broadcast(x, y)
+        x, y = ((_whole(v), 0) if hasattr(v, "dtype") else (None, int(v)) for v in given)
+        made = cupy.empty(shape, INT64)
         failing = self._faults(faults.NEGATIVE_POWER)
         self._each("pointwise", "power", made.size, FLOAT64, *x, *y, made, made.size, failing)
-        return self._into(out, made.astype(like.dtype, copy=False))
+        return self._into(out, made.astype(dtype, copy=False))
 
     def where(self, condition: Array, x: Array, y: Array, *, out: Array = None) -> Array:
         like = x if hasattr(x, "dtype") else y
@@ -213,13 +214,24 @@ class CupyBackend(Launching, Backend):
 
     def _of_two(self, name: str, x: Array, y: Array, out: Array) -> Array:
         """The kernel ``name`` of two arrays of floats, one of which may be a number."""
-        x, y = (self._contiguous(v) if hasattr(v, "dtype") else v for v in (x, y))
-        like = x if hasattr(x, "dtype") else y
-        fits = _takes(out, like.dtype) and _apart(out, x, y)
-        made = or_empty(out if fits else None, like.shape, like.dtype)
+        dtype = (x if hasattr(x, "dtype") else y).dtype
+        (x, y), shape = self._broadcast(x, y)
+        fits = _takes(out, dtype) and _apart(out, x, y)
+        made = or_empty(out if fits else None, shape, dtype)
         given = *_operand(x), *_operand(y), made, made.size
         self._each("pointwise", name, made.size, made.dtype, *given)
         return made if fits else self._into(out, made)
+
+    def _broadcast(self, *operands: Any) -> tuple[list[Any], Shape]:
+        """Arrays among ``operands`` as contiguous ones of one shape, numbers as they are; that."""
+        shape = np.broadcast_shapes(*(v.shape for v in operands if hasattr(v, "dtype")))
+        made = [
+            self._contiguous(v if v.shape == shape else cupy.broadcast_to(v, shape))
+            if hasattr(v, "dtype")
+            else v
+            for v in operands
+        ]
+        return made, shape
 
     def _masked(self, x: Array, mask: Array) -> Array:
         return self.xp.where(mask, x, 0)

@@ -74,7 +74,7 @@ class ndarray(StrictArray):
         return SimpleNamespace(c_contiguous=found.c_contiguous, f_contiguous=found.f_contiguous)
 
     @property
-    def data(self) -> PooledMemoryPointer:
+    def data(self) -> MemoryPointer:
         owner = _memory(self._a)
         return MemoryPointer(owner, address(self._a) - owner.ptr)
 
