@@ -177,7 +177,7 @@ def _without_signs(found: Case) -> Case:
     def made(x: Any) -> Any:
         if isinstance(x, list):
             return [made(each) for each in x]
-        return np.abs(x) if getattr(x, "dtype", None) == F64 else x
+        return np.abs(x) if isinstance(x, np.ndarray) and x.dtype == F64 else x
 
     return replace(found, inputs=tuple(map(made, found.inputs)))
 
