@@ -36,11 +36,11 @@ class CompileError(Exception):
 
 @dataclass(frozen=True)
 class Parameter:
-    """An argument of a kernel: p, i, f, s for pointer, integer, float, struct; what it points to."""
+    """An argument of a kernel: p, i, f, s for pointer, integer, float, struct."""
 
     kind: str
     size: int
-    to: str = ""  # of a pointer: i or f
+    to: str = ""  # of a pointer to numbers: i or f
     to_size: int = 0
 
 
