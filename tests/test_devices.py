@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import inspect
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import cuda_on_cpu
+import numpy as np
 import pytest
 from test_backend import NAME, python
 
 import tinygrad_mnist as tg
 from tinygrad_mnist import backend as choice
-from tinygrad_mnist import driver
+from tinygrad_mnist import config, driver
 from tinygrad_mnist.backend import BackendError, resolve
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
+from tinygrad_mnist.contract import kernel_names
+from tinygrad_mnist.kernels import Step
 
 
 class Several(NumpyBackend):
@@ -232,3 +238,225 @@ def test_the_driver_as_it_is_here() -> None:
         assert driver.devices() == []
     else:
         assert driver.version() > (0, 0)
+
+
+class OfDevice1:
+    """What another library has on the second GPU."""
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 1
+
+    def __dlpack__(self, **more: Any) -> Any:
+        raise AssertionError("it is CuPy that reads it")
+
+
+def test_a_gpus_memory_comes_to_that_gpus_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Second(NumpyBackend):
+        name = "cupy:1"
+        xp = SimpleNamespace(from_dlpack=lambda x: np.arange(3.0), asarray=np.asarray)
+
+    if not choice.is_usable("cupy:1"):
+        with pytest.raises(BackendError, match="from_dlpack: the device of the OfDevice1 is 'cupy"):
+            tg.from_dlpack(OfDevice1())
+    monkeypatch.setitem(choice._loaded, "cupy:1", Second())
+    assert tg.from_dlpack(OfDevice1()).backend.name == "cupy:1"
+
+
+@pytest.mark.parametrize(("value", "on"), [("", False), ("0", False), (" 1 ", True)])
+def test_tf32_is_off_unless_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, value: str, on: bool
+) -> None:
+    monkeypatch.delenv(config.TF32, raising=False)
+    assert config.tf32() is False
+    monkeypatch.setenv(config.TF32, value)
+    assert config.tf32() is on
+    assert config.TF32 not in config.unknown_variables()
+    monkeypatch.setenv(config.TF32, "on")
+    with pytest.raises(ValueError, match="TINYGRAD_MNIST_TF32 is 'on': expected 1, or 0"):
+        config.tf32()
+
+
+# ---- CuPy's devices, on the stand-in
+
+
+@pytest.fixture
+def cupy_kind(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The class ``CupyBackend`` on a machine with two devices."""
+    monkeypatch.setattr(cuda_on_cpu.machine, "devices", 2)
+    found = cuda_on_cpu.load()
+    if isinstance(found, str):
+        pytest.skip(found)
+    return type(found)
+
+
+def raises(error: Exception) -> Any:
+    def fails(*arguments: Any, **more: Any) -> Any:
+        raise error
+
+    return fails
+
+
+def runtime() -> Any:
+    return cuda_on_cpu.module("cupy_kernels.devices").runtime
+
+
+def test_a_class_for_each_of_several_devices(cupy_kind: Any) -> None:
+    first, second = cupy_kind.at(0), cupy_kind.at(1)
+    assert (first.name, second.name) == ("cupy", "cupy:1")
+    assert cupy_kind.at(1) is second
+    assert first.unusable() is None
+    assert second.unusable() is None
+    for kind, device in ((first, 0), (second, 1)):
+        backend = kind()
+        a = backend.asarray(np.ones((2, 3), np.float32))
+        made = backend.add(a, backend.full(shape=(2, 3), dtype=a.dtype, value=2.0))
+        assert (a.device.id, made.device.id) == (device, device)
+        assert backend.reshape(made, shape=(3, 2)).device.id == device
+        assert backend.to_numpy(made).tolist() == [[3.0] * 3] * 2
+        assert cuda_on_cpu.machine.local.device == 0
+        assert backend.details()["device"].startswith("A CPU that stands in for a GPU")
+
+
+def test_the_methods_of_a_device_are_as_the_contract_has_them(cupy_kind: Any) -> None:
+    second = cupy_kind.at(1)
+    for name in (*kernel_names(), "asarray", "to_numpy", "prepared", "check_index", "explain"):
+        ours, contracts = getattr(second, name), getattr(cupy_kind, name)
+        assert inspect.signature(ours) == inspect.signature(contracts), name
+        for mark in ("kind", "writes"):
+            assert getattr(ours, mark, None) == getattr(contracts, mark, None), (name, mark)
+
+
+def test_what_lies_on_another_device_is_brought(cupy_kind: Any) -> None:
+    first, second = cupy_kind.at(0)(), cupy_kind.at(1)()
+    x = first.asarray(np.arange(3.0))
+    moved = second.asarray(x)
+    assert (x.device.id, moved.device.id) == (0, 1)
+    assert second.to_numpy(moved).tolist() == [0.0, 1.0, 2.0]
+    assert second.asarray(moved) is moved
+
+
+def test_one_device_has_no_class_of_its_own(
+    cupy_kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_on_cpu.machine, "devices", 1)
+    assert cupy_kind.at(0) is cupy_kind
+    assert cupy_kind.at(1) == (
+        "there is no device 1; mend it with: 'cupy:0' (A CPU that stands in for a GPU)"
+    )
+
+
+def test_steps_that_are_prepared_run_on_their_device(cupy_kind: Any) -> None:
+    backend = cupy_kind.at(1)()
+    x, y = (backend.asarray(np.ones(3, np.float32)) for _ in "xy")
+    for run in backend.prepared([Step("add", [x, x], {}, y)]):
+        run()
+    assert backend.to_numpy(y).tolist() == [2.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("status", "newest", "built", "said"),
+    [
+        (
+            35,
+            0,
+            13020,
+            "there is no NVIDIA driver; mend it with: NVIDIA's driver, if there is a GPU",
+        ),
+        (
+            35,
+            12040,
+            13020,
+            "NVIDIA's driver is for CUDA 12.4, and CuPy for CUDA 13.2; mend it with: a new NVIDIA "
+            "driver, or pip uninstall cupy-cuda13x, then pip install 'tinygrad_mnist[cuda12]'",
+        ),
+        (
+            35,
+            11040,
+            12080,
+            "NVIDIA's driver is for CUDA 11.4, and CuPy for CUDA 12.8; mend it with: a new NVIDIA "
+            "driver",
+        ),
+        (100, 13000, 13020, "CUDA finds no device; mend it with: an NVIDIA GPU"),
+        (999, 13000, 13020, "CUDA does not start: 999; mend it with: nvidia-smi"),
+    ],
+)
+def test_why_cupy_reaches_no_device(
+    cupy_kind: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    newest: int,
+    built: int,
+    said: str,
+) -> None:
+    there = runtime()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(there, "getDeviceCount", raises(there.CUDARuntimeError(status)))
+    monkeypatch.setattr(there, "driverGetVersion", lambda: newest)
+    monkeypatch.setattr(there, "runtimeGetVersion", lambda: built)
+    assert cupy_kind.unusable().startswith(said)
+    assert cupy_kind.at(1) == cupy_kind.unusable()
+
+
+def test_devices_that_are_hidden(cupy_kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_on_cpu.machine, "devices", 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    assert cupy_kind.unusable() == (
+        "CUDA finds no device while CUDA_VISIBLE_DEVICES is '7'; mend it with: unset "
+        "CUDA_VISIBLE_DEVICES"
+    )
+
+
+def test_a_cupy_that_is_too_old(cupy_kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cupy = cuda_on_cpu.module("cupy_kernels.devices").cupy
+    monkeypatch.setattr(cupy, "__version__", "13.6.0")
+    assert cupy_kind.unusable() == (
+        "CuPy is 13.6.0, expected 14 or later; mend it with: pip install -U "
+        "'tinygrad_mnist[cuda13]'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ImportError("libcublas.so.13: cannot open"), "a product fails: ImportError: libcublas"),
+        (RuntimeError("\nno nvrtc\nmore"), "a product fails: RuntimeError: no nvrtc; mend it"),
+    ],
+)
+def test_libraries_that_are_missing(
+    cupy_kind: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    monkeypatch.setattr(cupy_kind, "matmul", raises(error))
+    found = cupy_kind.unusable()
+    assert found.startswith(said)
+    assert found.endswith("; mend it with: pip install 'tinygrad_mnist[cuda13]'")
+
+
+def test_a_product_that_fails_or_is_wrong(cupy_kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = runtime().CUDARuntimeError(46)
+    monkeypatch.setattr(cupy_kind, "matmul", raises(busy))
+    assert cupy_kind.unusable() == "a product fails: 46; mend it with: nvidia-smi, which says more"
+    monkeypatch.setattr(
+        cupy_kind, "matmul", lambda self, a, b: self.asarray(np.ones((2, 4), a.dtype))
+    )
+    found = cupy_kind.unusable()
+    assert found.startswith("a product is wrong, it gives [[2.0,")
+
+
+def test_memory_that_runs_out_is_explained(cupy_kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = cupy_kind()
+    monkeypatch.setitem(choice._loaded, "cupy", backend)
+    x = tg.ones(1000, 1000, backend="cupy")
+    monkeypatch.setattr(cuda_on_cpu.machine, "memory", 1 << 20)
+    pool = cuda_on_cpu.module("cupy_kernels.devices").cupy.get_default_memory_pool()
+    pool.set_limit(5 << 20)
+    try:
+        for makes in (lambda: x + x, lambda: tg.tensor(np.ones((2000, 1000)), backend="cupy")):
+            with pytest.raises(MemoryError) as caught:
+                makes()
+            (note,) = caught.value.__notes__
+            assert "Out of memory allocating" in str(caught.value)
+            assert note.startswith("device 0 (A CPU that stands in for a GPU) has ")
+            assert "this program's pool holds 0.00 GiB" in note
+            assert "mend it with: a smaller batch, or drop tensors" in note
+    finally:
+        pool.set_limit(0)

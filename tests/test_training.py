@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -19,8 +20,10 @@ import tinygrad_mnist as tg
 from tinygrad_mnist import models, nn, optim, training
 from tinygrad_mnist.backend import use_backend
 from tinygrad_mnist.nn.functional import cross_entropy
+from tinygrad_mnist.optional import MissingPackage
 from tinygrad_mnist.training import Epoch, History, ModelFileError, ModelInfo
-from tinygrad_mnist.utils.data import DataError, DataLoader, ImageDataset
+from tinygrad_mnist.utils.data import DataError, DataLoader, ImageDataset, sources
+from tinygrad_mnist.utils.data.images import read_digit
 from tinygrad_mnist.utils.files import write_whole
 
 BACKENDS = ("numpy", "numba")
@@ -667,3 +670,37 @@ def train_side_by_side(ours: nn.Module, theirs: Any, torch: Any) -> None:
         compare_gradients(ours, theirs)
         optimizer.step()
         optimizer_theirs.step()
+
+
+# ---- on a machine with NumPy alone
+
+
+def test_a_training_shows_no_bar_without_tqdm(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    Trained(epochs=1)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("package", "needs"),
+    [
+        ("safetensors", lambda path: tg.save({"x": tg.ones(1)}, path / "x.safetensors")),
+        ("filelock", lambda path: training.Checkpoints(path).reserved().__enter__()),
+        ("pooch", lambda path: sources._cache_folder("mnist")),
+        ("Pillow", lambda path: read_digit(path / "x.png")),
+    ],
+)
+def test_what_needs_a_package_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str, needs: Any
+) -> None:
+    name = {"Pillow": "PIL"}.get(package, package)
+    for module in [name, *(each for each in sys.modules if each.startswith(f"{name}."))]:
+        monkeypatch.setitem(sys.modules, module, None)
+    said = (
+        f"needs the package {package}, which is not installed; mend it with: pip install {package}"
+    )
+    with pytest.raises(MissingPackage, match=said):
+        needs(tmp_path)

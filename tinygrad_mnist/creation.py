@@ -36,6 +36,7 @@ from tinygrad_mnist.ops.table import named
 from tinygrad_mnist.tensor import Tensor, dtypes_in, host_array
 
 F64 = np.dtype(np.float64)
+CPU, CUDA = 1, 2  # DLPack's kinds of devices
 
 # ---- of data
 
@@ -76,15 +77,19 @@ def from_numpy(array: np.ndarray, backend: Any = None) -> Tensor:
 def from_dlpack(x: Any, backend: Any = None) -> Tensor:
     """An array or tensor of any library that has ``__dlpack__``, sharing its memory.
 
-    Memory of the host is shared on backends of the host, a GPU's on that GPU's backend. TypeError
-    for anything else and for dtypes that are not supported, BufferError where memory cannot be had.
+    Memory of the host is shared on backends of the host, a GPU's on that GPU's backend, the default
+    for it. TypeError for anything else and for dtypes that are not supported, BufferError where
+    memory cannot be had, BackendError for a GPU that cannot be used.
     """
     if not hasattr(x, "__dlpack__") or not hasattr(x, "__dlpack_device__"):
         raise TypeError(f"from_dlpack: expected what has __dlpack__, got {type(x).__name__}")
-    kind, _ = x.__dlpack_device__()
-    target = resolve(backend)
+    kind, number = x.__dlpack_device__()
+    if kind == CUDA and backend is None:
+        target = resolve(f"cupy:{number}", f"from_dlpack: the device of the {type(x).__name__}")
+    else:
+        target = resolve(backend)
     try:
-        array = (np if kind == 1 else target.xp).from_dlpack(x)
+        array = (np if kind == CPU else target.xp).from_dlpack(x)
     except RuntimeError as error:  # NumPy's for a dtype or a device that it does not know
         raise TypeError(f"from_dlpack: {error} The backend is {target.name!r}.") from error
     checked_dtype(array.dtype, "from_dlpack")

@@ -16,7 +16,7 @@ import numpy as np
 from tinygrad_mnist import random
 from tinygrad_mnist.checks import shown
 from tinygrad_mnist.composed.arrangements import pad
-from tinygrad_mnist.creation import from_host, tensor
+from tinygrad_mnist.creation import arange, from_host, tensor
 from tinygrad_mnist.ops.indexing import taken
 from tinygrad_mnist.ops.networks import take_scaled
 from tinygrad_mnist.tensor import Tensor
@@ -380,16 +380,14 @@ def _resampled(images: Tensor, inverses: np.ndarray, fill: float) -> Tensor:
     backend = images.backend
     framed = pad(images, (1, 1, 1, 1), value=fill)
     kind = framed.dtype
-    across = from_host(np.arange(width, dtype=kind)[None, None, None], backend, copy=False)
-    down = from_host(np.arange(height, dtype=kind)[None, None, :, None], backend, copy=False)
-    a, b, c, d = (
-        from_host(column.astype(kind)[:, None, None, None], backend, copy=False)
-        for column in inverses.T
-    )
+    across = arange(width, dtype=kind, backend=backend)
+    down = arange(height, dtype=kind, backend=backend).reshape(-1, 1)
+    moves = inverses.T.astype(kind, order="C")[..., None, None, None]
+    a, b, c, d = from_host(moves, backend, copy=False).unbind()
     left, right = _neighbours(a * across + (b * down + c), width)
     top, bottom = _neighbours((a * down + d) - b * across, height)
-    planes = np.arange(n * channels).reshape(n, channels, 1, 1) * ((height + 2) * (width + 2))
-    corner = (top * (width + 2) + left).long() + from_host(planes, backend, copy=False)
+    planes = arange(n * channels, backend=backend).reshape(n, channels, 1, 1)
+    corner = (top * (width + 2) + left).long() + planes * ((height + 2) * (width + 2))
     flat = framed.reshape(-1)
 
     def row(start: Tensor) -> Tensor:
