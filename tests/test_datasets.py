@@ -7,9 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("PIL", reason="Pillow is not installed")
-
 from PIL import Image
 
 import tinygrad_mnist as tg

@@ -7,9 +7,6 @@ import pickle
 
 import numpy as np
 import pytest
-
-pytest.importorskip("safetensors", reason="safetensors is not installed")
-
 import safetensors.numpy
 
 import tinygrad_mnist as tg

@@ -13,9 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("safetensors", reason="safetensors is not installed")
-
 from safetensors.numpy import load_file, save_file
 
 import tinygrad_mnist as tg

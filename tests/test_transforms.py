@@ -6,9 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("PIL", reason="Pillow is not installed")
-
 from PIL import Image
 from strict_backend import StrictBackend, transfers
 
