@@ -15,10 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("PIL", reason="Pillow is not installed")
-pytest.importorskip("safetensors", reason="safetensors is not installed")
-
 from PIL import Image
 from safetensors.numpy import load_file
 

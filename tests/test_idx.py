@@ -9,9 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("hypothesis", reason="Hypothesis is not installed")
-
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-
-pytest.importorskip("PIL", reason="Pillow is not installed")
-
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 
 from tinygrad_mnist.utils.data.images import ImageError, read_digit

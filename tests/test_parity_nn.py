@@ -12,9 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("safetensors", reason="safetensors is not installed")
-
 import safetensors.numpy
 
 import tinygrad_mnist as tg

@@ -11,9 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("PIL", reason="Pillow is not installed")
-
 from PIL import Image
 
 from tinygrad_mnist.report import Curve, figures, plot_curves, plot_digits, plot_history

@@ -16,9 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("PIL", reason="Pillow is not installed")
-
 from PIL import Image
 
 from tinygrad_mnist import profiler

@@ -19,9 +19,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("safetensors", reason="safetensors is not installed")
-
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from test_cli import (

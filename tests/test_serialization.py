@@ -12,10 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("hypothesis", reason="Hypothesis is not installed")
-pytest.importorskip("safetensors", reason="safetensors is not installed")
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open

@@ -28,6 +28,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "verify_gpu.py"
 PEERS = {"torch": "torch", "compile": "torch", "jax": "jax"}  # and its package
 PLAIN, JIT = "plain", "jit"  # ours
 ROUNDS = 5
+PATIENCE = 150  # seconds for a step to be compiled and timed
 # What is asked of the jitted step, by column: at most so many times the peer's.
 TO_EAGER = {"mlp-32": 0.2, "cnn-64": 0.3}
 TO_BEST = dict.fromkeys(("mlp-32", "mlp-128", "cnn-64", "cnn-512", "full-100"), 1.0)
@@ -54,7 +55,7 @@ class Ours:
         for _ in range(WARM_UP):
             self.clock.wait(self.run())
 
-    def heard(self) -> Times:
+    def heard(self, seconds: float | None = None) -> Times:
         return on_the_card(self.run, self.clock, self.seconds)
 
 
@@ -134,7 +135,7 @@ def timed(work: Work, columns: list, step: str, rounds: int) -> tuple[list, Foun
 def answered(work: Work, column: Ours | Worker, step: str) -> Times | None:
     """A column's next times; None where it has failed."""
     try:
-        return Times(*map(float, column.heard()))
+        return Times(*map(float, column.heard(PATIENCE)))
     except OSError as error:
         work.found["about"][column.name] = f"{error} (at {step})"
         work.fail(f"{step}: {error}")

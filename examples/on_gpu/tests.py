@@ -33,7 +33,7 @@ def tests(work: Work) -> None:
         command += ["-m", selected(name), *(QUICK if work.quick else ())]
         path = [str(EXAMPLES), str(ROOT), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
-        environment |= {config.REQUIRE: name, config.BACKEND: name}
+        environment |= {config.REQUIRE: name.partition(":")[0]}
         work.found["command"] = " ".join(command[1:])
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

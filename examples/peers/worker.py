@@ -4,6 +4,7 @@ import importlib
 import importlib.metadata
 import json
 import os
+import select
 import signal
 import statistics
 import subprocess
@@ -73,7 +74,11 @@ class Worker:
         with suppress(BrokenPipeError):  # what it said at its end tells more
             print(step, file=self.process.stdin, flush=True)
 
-    def heard(self):
+    def heard(self, seconds=None):
+        """Its next answer; OSError, and its end, where that takes more than so many ``seconds``."""
+        if seconds is not None and not select.select([self.process.stdout], [], [], seconds)[0]:
+            self.process.kill()
+            raise OSError(f"{self.name}: no answer in {seconds} s{self.advice}")
         line = self.process.stdout.readline()
         said = json.loads(line) if line else {"error": f"stopped with {self.process.wait()}"}
         if isinstance(said, dict):
