@@ -4,7 +4,7 @@
 can be set: the devices, their memory, the order in which blocks and threads run.
 """
 
-from cuda_on_cpu.runtime import machine, transfers
 from cuda_on_cpu.modules import installed, load, module
+from cuda_on_cpu.runtime import machine, transfers
 
 __all__ = ["installed", "load", "machine", "module", "transfers"]

@@ -11,26 +11,28 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from cuda_on_cpu import memory
-from cuda_on_cpu.runtime import Device, Stream, get_current_stream, machine
-from cuda_on_cpu.memory import Memory, MemoryPointer
 from strict_backend import StrictArray, scattering, unwrapped, wrapped_round
 
+from cuda_on_cpu import memory
+from cuda_on_cpu.memory import Memory, MemoryPointer
+from cuda_on_cpu.runtime import Device, Stream, get_current_stream, machine
+
 # NumPy's functions that CuPy has too and that the contract uses; add what else it comes to use.
-UFUNCS = """
+_UFUNCS = """
     add subtract multiply divide true_divide floor_divide remainder power maximum minimum fmax fmin
     equal not_equal less less_equal greater greater_equal bitwise_and bitwise_or bitwise_xor invert
     left_shift right_shift negative absolute sign exp exp2 expm1 log log2 log1p sqrt square
     reciprocal sin cos tan arcsin arccos arctan arctan2 sinh cosh tanh floor ceil trunc rint isnan
     isinf isfinite logical_and logical_or logical_not logical_xor copysign signbit hypot
-""".split()
-FUNCTIONS = """
+"""
+_FUNCTIONS = """
     sum prod max min amax amin mean any all argmax argmin argsort sort cumsum cumprod clip where
     take take_along_axis concatenate stack broadcast_to reshape transpose swapaxes moveaxis
-    expand_dims squeeze ravel repeat tile roll flip copyto ascontiguousarray
-""".split()
-WAITING = "argwhere nonzero flatnonzero count_nonzero unique".split()  # for their results' shape
-PRODUCTS = "matmul dot tensordot einsum inner vdot".split()
+    expand_dims squeeze ravel repeat tile roll flip copyto
+"""
+UFUNCS, FUNCTIONS = _UFUNCS.split(), _FUNCTIONS.split()
+WAITING = ["argwhere", "nonzero", "flatnonzero", "count_nonzero", "unique"]  # for a shape
+PRODUCTS = ["matmul", "dot", "tensordot", "einsum", "inner", "vdot"]
 
 
 class ndarray(StrictArray):
@@ -39,7 +41,12 @@ class ndarray(StrictArray):
     __slots__ = ("__weakref__",)
 
     def __init__(
-        self, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None, order="C"
+        self,
+        shape: Any,
+        dtype: Any = float,
+        memptr: Any = None,
+        strides: Any = None,
+        order: str = "C",
     ) -> None:
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         dtype = np.dtype(dtype)
@@ -92,7 +99,7 @@ class ndarray(StrictArray):
         _from_host(array)
         self._a[...] = array
 
-    def astype(self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy=True):
+    def astype(self, dtype: Any, order: str = "K", copy: bool = True) -> ndarray:
         return self._run(_astype, self, dtype, order=order, copy=copy)
 
     def copy(self, order: str = "C") -> ndarray:

@@ -36,12 +36,26 @@ class CompileError(Exception):
 
 @dataclass(frozen=True)
 class Parameter:
-    """An argument of a kernel: p, i, f, s for pointer, integer, float, struct; what it points to."""
+    """An argument of a kernel: p, i, f, s for pointer, integer, float, struct."""
 
     kind: str
     size: int
-    to: str = ""  # of a pointer: i or f
+    to: str = ""  # of a pointer to numbers: i or f
     to_size: int = 0
+
+
+class _Piece(ctypes.Structure):
+    _fields_ = (("at", ctypes.c_void_p), ("size", ctypes.c_size_t))
+
+
+class _Launch(ctypes.Structure):
+    _fields_ = (
+        ("sizes", ctypes.c_uint * 6),
+        ("fibered", ctypes.c_int),
+        ("backwards", ctypes.c_int),
+        ("pieces", ctypes.c_int),
+        ("shared", ctypes.POINTER(_Piece)),
+    )
 
 
 @dataclass
@@ -51,15 +65,20 @@ class Kernel:
     name: str
     parameters: tuple[Parameter, ...]
     fibered: bool  # whether its threads may wait for each other
+    pieces: list[tuple[int, int]]  # of static shared memory that may be its own: address, size
     shared: int  # bytes of static shared memory
     bound: int  # threads that a block may have by __launch_bounds__; 0: as many as on any card
     entry: ctypes._CFuncPtr  # type: ignore[name-defined]
     lines: list[str] = field(repr=False)  # of the source
 
+    def __post_init__(self) -> None:
+        self._shared = (_Piece * max(1, len(self.pieces)))(*self.pieces)
+
     def run(self, sizes: tuple[int, ...], addresses: list[int], backwards: bool = False) -> None:
         """All blocks of the grid; RuntimeError where threads wait for each other in vain."""
         places = (ctypes.c_void_p * max(1, len(addresses)))(*addresses)
-        problem = self.entry((ctypes.c_uint * 6)(*sizes), places, self.fibered, backwards)
+        how = _Launch(sizes, self.fibered, backwards, len(self.pieces), self._shared)
+        problem = self.entry(ctypes.byref(how), places)
         if problem:
             raise RuntimeError(f"the kernel {self.name}: {self._located(problem.decode())}")
 
@@ -119,7 +138,7 @@ def kernels(code: str, options: tuple[str, ...]) -> dict[str, Kernel]:
     path = library(_translated(code, defines, names))
     loaded = ctypes.PyDLL(str(path))  # which keeps Python's lock: one launch at a time
     bodies = _bodies(plain)
-    shared = _shared_sizes(path)
+    shared = _shared(path)
     lines = code.splitlines()
     found = {}
     for name in names:
@@ -128,11 +147,13 @@ def kernels(code: str, options: tuple[str, ...]) -> dict[str, Kernel]:
         entry.restype = ctypes.c_char_p
         signature = getattr(loaded, f"signature_{name}")
         signature.restype = ctypes.c_char_p
+        moved = (ctypes.cast(entry, ctypes.c_void_p).value or 0) - shared[f"launch_{name}"][0][0]
         found[name] = Kernel(
             name,
             tuple(_parameter(word) for word in signature().decode().split()),
             any(WAITS.search(bodies.get(each, "")) for each in reached),
-            sum(shared.get(each, 0) for each in reached),
+            [(at + moved, size) for each in reached for at, size, _ in shared.get(each, ())],
+            sum(_most(shared.get(each, [])) for each in reached),
             bounds.get(name, 0),
             entry,
             lines,
@@ -217,21 +238,36 @@ def _words(text: str) -> Iterator[str]:
     return (match.group() for match in re.finditer(r"[A-Za-z_]\w*", text))
 
 
-def _shared_sizes(path: Path) -> dict[str, int]:
-    """Bytes of static shared memory by the function whose it is, as the library names it."""
-    if not shutil.which("nm"):
-        return {}
-    listed = subprocess.run(
-        ["nm", "-S", "-C", str(path)], capture_output=True, text=True, check=True
-    ).stdout
-    bounds = [int(line.split()[0], 16) for line in listed.splitlines() if "_cuda_shared" in line]
-    sizes: dict[str, int] = {}
-    for line in listed.splitlines() if len(bounds) == 2 else ():
+def _most(pieces: list[tuple[int, int, str]]) -> int:
+    """Bytes of a function's shared memory: of a template's, those of the largest instance."""
+    largest: dict[str, int] = {}
+    for _, size, variable in pieces:
+        largest[variable] = max(size, largest.get(variable, 0))
+    return sum(largest.values())
+
+
+def _shared(path: Path) -> dict[str, list[tuple[int, int, str]]]:
+    """Shared memory by the function whose it is: address, size, name; and where entries lie.
+
+    The shared memory of a function is its local static variables: it has no others.
+    """
+    plain, readable = (
+        subprocess.run(
+            ["nm", "-S", "--no-sort", *flags, str(path)], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        for flags in ((), ("-C",))
+    )
+    found: dict[str, list[tuple[int, int, str]]] = {}
+    for mangled, line in zip(plain, readable, strict=True):
         parts = line.split(maxsplit=3)
-        if len(parts) < 4 or len(parts[1]) != 16:
+        name = mangled.split()[-1]
+        if name.startswith("launch_"):
+            found[name] = [(int(parts[0], 16), 0, "")]
+        if not name.startswith("_ZZ") or name.startswith("_ZZN11cuda_on_cpu") or len(parts) < 4:
             continue
-        if min(bounds) <= int(parts[0], 16) < max(bounds):
-            owner = re.findall(r"(\w+)(?:<.*>)?(?:\(|::\w+(?:\[.*\])?$)", parts[3])
-            name = owner[0] if owner else ""
-            sizes[name] = sizes.get(name, 0) + int(parts[1], 16)
-    return sizes
+        if parts[2] in "bBdD":
+            owner, _, variable = parts[3].replace("(anonymous namespace)::", "").rpartition("::")
+            owner = re.sub(r"\(.*|<.*", "", owner).split()[-1].rpartition("::")[2]
+            piece = (int(parts[0], 16), int(parts[1], 16), variable)
+            found.setdefault(owner, []).append(piece)
+    return found

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+
 from cuda_on_cpu import compiling, memory
 from cuda_on_cpu.runtime import Stream, machine
 
@@ -46,7 +47,7 @@ class Handle(ctypes.Structure):
     )
 
 
-_SIZES = "ta tb m n k lda ldb ldc sa sb sc count size".split()
+_SIZES = ["ta", "tb", "m", "n", "k", "lda", "ldb", "ldc", "sa", "sb", "sc", "count", "size"]
 
 
 class _Product(ctypes.Structure):

@@ -31,8 +31,7 @@
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
 #define __grid_constant__
-// All shared memory lies in one section of the file, so that it can be filled before each block.
-#define __shared__ static __attribute__((section("cuda_shared")))
+#define __shared__ static  // one block runs at a time; Python finds out where it lies
 
 struct uint3 { unsigned x, y, z; };
 struct dim3 { unsigned x, y, z; };
@@ -373,32 +372,39 @@ static bool run_loop(bool backwards) {
 
 // What ``extern __shared__`` names; a file that has none is compiled without.
 #ifdef CUDA_DYNAMIC
-__shared__ __align__(16) char dynamic[48 * 1024];
+alignas(16) static char dynamic[48 * 1024];
 #endif
 
-extern "C" {
-// Where the linker puts the shared memory; there is none in a file without.
-extern char __start_cuda_shared __attribute__((weak, visibility("hidden")));
-extern char __stop_cuda_shared __attribute__((weak, visibility("hidden")));
+struct Launch {
+    unsigned grid[3], block[3];
+    int fibered, backwards;
+    int pieces;  // of shared memory
+    struct { char* at; size_t size; } const* shared;
+};
+
+static void poison(const Launch& how) {
+    for (int i = 0; i < how.pieces; i++) memset(how.shared[i].at, 0xff, how.shared[i].size);
+#ifdef CUDA_DYNAMIC
+    memset(dynamic, 0xff, sizeof dynamic);
+#endif
 }
 
 // Every block of a grid; what went wrong, or null.
-static const char* launch(void (*kernel)(void**), const unsigned* sizes, void** args, int fibered,
-                          int backwards) {
-    gridDim = {sizes[0], sizes[1], sizes[2]};
-    blockDim = {sizes[3], sizes[4], sizes[5]};
+static const char* launch(void (*kernel)(void**), const Launch& how, void** args) {
+    gridDim = {how.grid[0], how.grid[1], how.grid[2]};
+    blockDim = {how.block[0], how.block[1], how.block[2]};
+    bool backwards = how.backwards;
     body = kernel;
     arguments = args;
     threads = blockDim.x * blockDim.y * blockDim.z;
     problem[0] = 0;
     unsigned long long blocks = (unsigned long long)gridDim.x * gridDim.y * gridDim.z;
-    size_t shared = (size_t)(&__stop_cuda_shared - &__start_cuda_shared);
     for (unsigned long long i = 0; i < blocks; i++) {
         unsigned long long b = backwards ? blocks - 1 - i : i;
         blockIdx = {(unsigned)(b % gridDim.x), (unsigned)(b / gridDim.x % gridDim.y),
                     (unsigned)(b / gridDim.x / gridDim.y)};
-        if (shared) memset(&__start_cuda_shared, 0xff, shared);  // NaN, or −1
-        if (fibered ? run_fibers(backwards) : run_loop(backwards)) continue;
+        poison(how);  // NaN, or −1
+        if (how.fibered ? run_fibers(backwards) : run_loop(backwards)) continue;
         for (Fiber& fiber : fibers) fiber.made = false;  // left where they waited
         return problem;
     }
@@ -444,10 +450,9 @@ static void call(void** args) { call_with<kernel>(args, kernel, places(kernel));
 
 // The entries of a kernel that Python looks up.
 #define CUDA_KERNEL(name)                                                                       \
-    extern "C" CUDA_ENTRY const char* launch_##name(const unsigned* sizes, void** args, int fibered,       \
-                                         int backwards) {                                       \
-        return ::cuda_on_cpu::launch(::cuda_on_cpu::call<&name>, sizes, args, fibered,          \
-                                     backwards);                                                \
+    extern "C" CUDA_ENTRY const char* launch_##name(const ::cuda_on_cpu::Launch* how,           \
+                                                    void** args) {                              \
+        return ::cuda_on_cpu::launch(::cuda_on_cpu::call<&name>, *how, args);                   \
     }                                                                                           \
     extern "C" CUDA_ENTRY const char* signature_##name() {                                      \
         return ::cuda_on_cpu::signature(&name);                                                 \

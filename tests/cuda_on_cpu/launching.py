@@ -10,17 +10,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
 from cuda_on_cpu import compiling, memory
 from cuda_on_cpu.arrays import _memory, address, ndarray
 from cuda_on_cpu.compiling import CompileError, Kernel, Parameter
-from cuda_on_cpu.runtime import CUDARuntimeError, machine
 from cuda_on_cpu.memory import Memory, MemoryPointer
+from cuda_on_cpu.runtime import CUDARuntimeError, machine
 
 GRID = (2**31 - 1, 65535, 65535)
 BLOCK = (1024, 1024, 64)
 THREADS = 1024
 ARGUMENTS = 4096  # bytes
-OPTIONS = ("-D", "--std=", "-std=", "--define-macro", "-I", "--fmad", "-lineinfo", "--use_fast_math")
+OPTIONS = ("-D", "--std=", "-std=", "-I", "--fmad", "-lineinfo", "--use_fast_math")  # NVRTC's
 
 
 class RawModule:

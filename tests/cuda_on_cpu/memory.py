@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+
 from cuda_on_cpu.runtime import Device, machine
 
 ALIGNMENT = 512  # of a piece's address and size, as CuPy's
@@ -20,7 +21,7 @@ POISON = 0xFF  # NaN as a float, −1 as an integer
 _fences = bytes([POISON]) * (FENCE + ALIGNMENT)
 _lock = threading.RLock()
 _addresses: list[int] = []  # of all chunks, sorted
-_sizes: dict[int, int] = {}
+_sizes: dict[int, int] = {}  # what was asked for; 0 of a free chunk
 _chunks: weakref.WeakValueDictionary[int, Chunk] = weakref.WeakValueDictionary()
 _broken: list[str] = []  # fences found broken where nothing could be raised
 
@@ -31,6 +32,13 @@ class OutOfMemoryError(MemoryError):
     def __init__(self, size: int, total: int, limit: int = 0) -> None:
         text = f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes"
         super().__init__(text + (f", limit set to: {limit:,} bytes)." if limit else ")."))
+
+
+def _forget(start: int) -> None:
+    """The piece at ``start`` went back to the machine."""
+    with _lock:
+        del _addresses[bisect.bisect_left(_addresses, start)]
+        del _sizes[start]
 
 
 class Chunk:
@@ -46,15 +54,9 @@ class Chunk:
         self._bytes = self._raw[at - FENCE : at + size + FENCE]
         with _lock:
             bisect.insort(_addresses, start)
-            _sizes[start] = size
+            _sizes[start] = 0
         _chunks[start] = self
-
-    def __del__(self) -> None:
-        with _lock:
-            at = bisect.bisect_left(_addresses, self.address)
-            if at < len(_addresses) and _addresses[at] == self.address:
-                del _addresses[at]
-                _sizes.pop(self.address, None)
+        weakref.finalize(self, _forget, start).atexit = False
 
     def poison(self) -> None:
         self._bytes[:] = POISON
@@ -80,8 +82,9 @@ class Memory:
     """A chunk in use, until nobody refers to it: cupy.cuda.memory.PooledMemory."""
 
     def __init__(self, chunk: Chunk, size: int, pool: MemoryPool) -> None:
-        self.chunk, self.size, self._pool = chunk, size, pool
+        self.chunk, self.size = chunk, size
         self.ptr, self.device_id = chunk.address, chunk.device
+        weakref.finalize(self, _freed, chunk, size, pool).atexit = False
 
     @property
     def device(self) -> Device:
@@ -99,12 +102,13 @@ class Memory:
             self.chunk.poison()
             raise RuntimeError(f"{who} wrote beside {self.size} bytes of the device")
 
-    def __del__(self) -> None:
-        chunk = self.chunk
-        if not chunk.intact(self.size):
-            _broken.append(f"somebody wrote beside {self.size} bytes of the device")
-        chunk.poison()
-        self._pool._take_back(chunk)
+
+def _freed(chunk: Chunk, size: int, pool: MemoryPool) -> None:
+    """A piece that nobody refers to any more goes back to its pool, full of NaN."""
+    if not chunk.intact(size):
+        _broken.append(f"somebody wrote beside {size} bytes of the device")
+    chunk.poison()
+    pool._take_back(chunk)
 
 
 class MemoryPointer:
@@ -146,7 +150,7 @@ class MemoryPool:
         with _lock:
             waiting = self._free.get((device, rounded))
             chunk = waiting.pop() if waiting else self._new(rounded, device)
-            chunk.free = False
+            chunk.free, _sizes[chunk.address] = False, size
             self._used[device] = self._used.get(device, 0) + rounded
         if self.common and not chunk.untouched():
             chunk.poison()
@@ -168,7 +172,7 @@ class MemoryPool:
 
     def _take_back(self, chunk: Chunk) -> None:
         with _lock:
-            chunk.free = True
+            chunk.free, _sizes[chunk.address] = True, 0
             self._used[chunk.device] -= chunk.size
             self._free.setdefault((chunk.device, chunk.size), []).append(chunk)
 

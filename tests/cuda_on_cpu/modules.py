@@ -11,11 +11,14 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+
 from cuda_on_cpu import arrays, compiling, cublas, launching, memory, runtime
 from cuda_on_cpu.runtime import CUDARuntimeError, Device, Stream
 
 BACKEND = "tinygrad_mnist.backends.cupy_backend"
 OURS = (BACKEND, "tinygrad_mnist.backends.cupy_kernels")
+CREATION = ["empty", "empty_like", "full", "full_like", "zeros", "zeros_like", "ones", "ones_like"]
+CREATION += ["ndarray", "array", "asarray", "ascontiguousarray", "arange", "asnumpy"]
 
 _last: dict[str, ModuleType] = {}  # the modules of the backend that was loaded last
 
@@ -84,9 +87,7 @@ def stand_in() -> dict[str, ModuleType]:
     names = [*arrays.UFUNCS, *arrays.FUNCTIONS, *arrays.WAITING, *arrays.PRODUCTS]
     cupy.__dict__.update({name: arrays.function_of(name) for name in names})
     cupy.__dict__.update(abs=cupy.absolute, bitwise_invert=cupy.invert, pow=cupy.power)
-    own = "ndarray array asarray ascontiguousarray empty full zeros ones arange asnumpy".split()
-    own += [f"{name}_like" for name in ("empty", "full", "zeros", "ones")]
-    cupy.__dict__.update({name: getattr(arrays, name) for name in own})
+    cupy.__dict__.update({name: getattr(arrays, name) for name in CREATION})
     cupy.__dict__.update(RawModule=launching.RawModule, RawKernel=launching.RawKernel)
     cupy.__dict__.update(get_default_memory_pool=memory.get_default_memory_pool)
     cupy.__dict__.update(is_available=_is_available, __version__="14.2.0")
@@ -123,7 +124,7 @@ def _is_available() -> bool:
 
 
 def _memory() -> dict[str, Any]:
-    names = "MemoryPool MemoryPointer Memory alloc get_allocator using_allocator".split()
+    names = ["MemoryPool", "MemoryPointer", "Memory", "alloc", "get_allocator", "using_allocator"]
     return {name: getattr(memory, name) for name in names}
 
 

@@ -258,7 +258,7 @@ def get_current_stream(device_id: int = -1) -> Stream:
 class Event:
     """cupy.cuda.Event."""
 
-    def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False):
+    def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
         self.ptr = next(_handles)
         self._timed = not disable_timing
         self._at: float | None = None
