@@ -130,14 +130,17 @@ class CupyBackend(Launching, Backend):
 
     def pow(self, x: Array, y: Array, *, out: Array = None) -> Array:
         # CuPy's of integers gives 0 for a negative power, and no error.
-        like = x if hasattr(x, "dtype") else y
-        if like.dtype.kind not in "iu":
+        dtype = (x if hasattr(x, "dtype") else y).dtype
+        if dtype.kind not in "iu":
             return super().pow(x, y, out=out)
-        x, y = ((_whole(v), 0) if hasattr(v, "dtype") else (None, int(v)) for v in (x, y))
-        made = cupy.empty(like.shape, INT64)
+        x, y = (v.astype(INT64, copy=False) if hasattr(v, "dtype") else v for v in (x, y))
+        x, y, shape = self._broadcast(x, y)
+        made = cupy.empty(shape, INT64)
+        given = ((v, 0) if hasattr(v, "dtype") else (None, int(v)) for v in (x, y))
         failing = self._faults(faults.NEGATIVE_POWER)
-        self._each("pointwise", "power", made.size, FLOAT64, *x, *y, made, made.size, failing)
-        return self._into(out, made.astype(like.dtype, copy=False))
+        pairs = (each for pair in given for each in pair)
+        self._each("pointwise", "power", made.size, FLOAT64, *pairs, made, made.size, failing)
+        return self._into(out, made.astype(dtype, copy=False))
 
     def where(self, condition: Array, x: Array, y: Array, *, out: Array = None) -> Array:
         like = x if hasattr(x, "dtype") else y
@@ -179,13 +182,21 @@ class CupyBackend(Launching, Backend):
 
     def _of_two(self, name: str, x: Array, y: Array, out: Array) -> Array:
         """The kernel ``name`` of two arrays of floats, one of which may be a number."""
-        x, y = (self._contiguous(v) if hasattr(v, "dtype") else v for v in (x, y))
-        like = x if hasattr(x, "dtype") else y
-        fits = _takes(out, like.dtype) and _apart(out, x, y)
-        made = or_empty(out if fits else None, like.shape, like.dtype)
-        given = *_operand(x), *_operand(y), made, made.size
-        self._each("pointwise", name, made.size, made.dtype, *given)
+        x, y, shape = self._broadcast(x, y)
+        dtype = (x if hasattr(x, "dtype") else y).dtype
+        fits = _takes(out, dtype) and _apart(out, x, y)
+        made = or_empty(out if fits else None, shape, dtype)
+        self._each("pointwise", name, made.size, dtype, *_operand(x), *_operand(y), made, made.size)
         return made if fits else self._into(out, made)
+
+    def _broadcast(self, *operands: Any) -> tuple[Any, Any, Shape]:
+        """Two operands, the arrays among them contiguous and of one shape; and that shape."""
+        shape = np.broadcast_shapes(*(v.shape for v in operands if hasattr(v, "dtype")))
+        x, y = (
+            self._contiguous(self.xp.broadcast_to(v, shape)) if hasattr(v, "dtype") else v
+            for v in operands
+        )
+        return x, y, shape
 
     def _masked(self, x: Array, mask: Array) -> Array:
         return self.xp.where(mask, x, 0)
@@ -498,11 +509,6 @@ def _is(x: Any, dtype: np.dtype) -> bool:
 def _takes(out: Any, dtype: np.dtype) -> bool:
     """Whether a kernel can fill ``out``, or make it."""
     return out is None or _is(out, dtype)
-
-
-def _whole(x: Array) -> Array:
-    """An array of integers, contiguous and as int64."""
-    return cupy.ascontiguousarray(x.astype(INT64, copy=False)).reshape(x.shape)
 
 
 def _has_floats(x: Any, y: Any) -> bool:
