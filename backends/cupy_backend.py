@@ -60,52 +60,48 @@ class CupyBackend(Launching, Backend):
     # ---- pointwise
 
     def sigmoid(self, x: Array, *, out: Array = None) -> Array:
-        if not _alike(x, out):
+        if not _floats(x):
             return super().sigmoid(x, out=out)
         return self._pointwise("sigmoid", x, out=out)
 
     def sigmoid_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
-        dY = self._contiguous(dY)  # a sum's gradient is one number, expanded
-        if not _alike(y, dY, out):
+        if not _floats(y, dY):
             return super().sigmoid_grad(dY, y, out=out)
         return self._pointwise("sigmoid_grad", dY, y, out=out)
 
     def tanh(self, x: Array, *, out: Array = None) -> Array:
-        if not _alike(x, out):
+        if not _floats(x):
             return super().tanh(x, out=out)
         return self._pointwise("tanh_each", x, out=out)
 
     def tanh_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
-        dY = self._contiguous(dY)
-        if not _alike(y, dY, out):
+        if not _floats(y, dY):
             return super().tanh_grad(dY, y, out=out)
         return self._pointwise("tanh_grad", dY, y, out=out)
 
     def gelu(self, x: Array, *, approximate: str, out: Array = None) -> Array:
-        if not _alike(x, out):
+        if not _floats(x):
             return super().gelu(x, approximate=approximate, out=out)
         return self._pointwise("gelu_tanh" if approximate == "tanh" else "gelu", x, out=out)
 
     def gelu_grad(self, dY: Array, x: Array, *, approximate: str, out: Array = None) -> Array:
-        dY = self._contiguous(dY)
-        if not _alike(x, dY, out):
+        if not _floats(x, dY):
             return super().gelu_grad(dY, x, approximate=approximate, out=out)
         name = "gelu_tanh_grad" if approximate == "tanh" else "gelu_grad"
         return self._pointwise(name, dY, x, out=out)
 
     def relu(self, x: Array, *, out: Array = None) -> Array:
-        if not _alike(x, out):
+        if not _floats(x):
             return super().relu(x, out=out)
         return self._pointwise("relu", x, out=out)
 
     def relu_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
-        dY = self._contiguous(dY)
-        if not _alike(y, dY, out):
+        if not _floats(y, dY):
             return super().relu_grad(dY, y, out=out)
         return self._pointwise("relu_grad", dY, y, out=out)
 
     def erf(self, x: Array, *, out: Array = None) -> Array:
-        if not _alike(x, out):
+        if not _floats(x):
             return super().erf(x, out=out)
         return self._pointwise("erf_each", x, out=out)
 
@@ -174,11 +170,12 @@ class CupyBackend(Launching, Backend):
             super().lerp_(x, end, weight=weight)
 
     def _pointwise(self, name: str, *arrays: Array, out: Array) -> Array:
-        """The kernel ``name`` of arrays that are alike."""
+        """The kernel ``name`` of arrays of floats, however they lie: its bits are then the same."""
         x = arrays[0]
-        out = or_empty(out, x.shape, x.dtype)
-        self._each("pointwise", name, x.size, x.dtype, *arrays, out, x.size)
-        return out
+        made = or_empty(out if _takes(out, x.dtype) else None, x.shape, x.dtype)
+        given = [self._contiguous(each) for each in arrays]
+        self._each("pointwise", name, x.size, x.dtype, *given, made, x.size)
+        return made if out is None or made is out else self._into(out, made)
 
     def _of_two(self, name: str, x: Array, y: Array, out: Array) -> Array:
         """The kernel ``name`` of two arrays of floats, one of which may be a number."""
@@ -509,6 +506,11 @@ def _is(x: Any, dtype: np.dtype) -> bool:
 def _takes(out: Any, dtype: np.dtype) -> bool:
     """Whether a kernel can fill ``out``, or make it."""
     return out is None or _is(out, dtype)
+
+
+def _floats(x: Any, *others: Any) -> bool:
+    """Whether ``x`` is of floats, and the others of its dtype and shape."""
+    return bool(x.dtype in FLOATS) and all((y.dtype, y.shape) == (x.dtype, x.shape) for y in others)
 
 
 def _has_floats(x: Any, y: Any) -> bool:
