@@ -94,52 +94,48 @@ class CupyBackend(Launching, Backend):
     # ---- pointwise
 
     def sigmoid(self, x: Array, *, out: Array = None) -> Array:
-        if not _alike(x, out):
+        if not _floats(x):
             return super().sigmoid(x, out=out)
         return self._pointwise("sigmoid", x, out=out)
 
     def sigmoid_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
-        dY = self._contiguous(dY)  # a sum's gradient is one number, expanded
-        if not _alike(y, dY, out):
+        if not _floats(y, dY):
             return super().sigmoid_grad(dY, y, out=out)
         return self._pointwise("sigmoid_grad", dY, y, out=out)
 
     def tanh(self, x: Array, *, out: Array = None) -> Array:
-        if not _alike(x, out):
+        if not _floats(x):
             return super().tanh(x, out=out)
         return self._pointwise("tanh_each", x, out=out)
 
     def tanh_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
-        dY = self._contiguous(dY)
-        if not _alike(y, dY, out):
+        if not _floats(y, dY):
             return super().tanh_grad(dY, y, out=out)
         return self._pointwise("tanh_grad", dY, y, out=out)
 
     def gelu(self, x: Array, *, approximate: str, out: Array = None) -> Array:
-        if not _alike(x, out):
+        if not _floats(x):
             return super().gelu(x, approximate=approximate, out=out)
         return self._pointwise("gelu_tanh" if approximate == "tanh" else "gelu", x, out=out)
 
     def gelu_grad(self, dY: Array, x: Array, *, approximate: str, out: Array = None) -> Array:
-        dY = self._contiguous(dY)
-        if not _alike(x, dY, out):
+        if not _floats(x, dY):
             return super().gelu_grad(dY, x, approximate=approximate, out=out)
         name = "gelu_tanh_grad" if approximate == "tanh" else "gelu_grad"
         return self._pointwise(name, dY, x, out=out)
 
     def relu(self, x: Array, *, out: Array = None) -> Array:
-        if not _alike(x, out):
+        if not _floats(x):
             return super().relu(x, out=out)
         return self._pointwise("relu", x, out=out)
 
     def relu_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
-        dY = self._contiguous(dY)
-        if not _alike(y, dY, out):
+        if not _floats(y, dY):
             return super().relu_grad(dY, y, out=out)
         return self._pointwise("relu_grad", dY, y, out=out)
 
     def erf(self, x: Array, *, out: Array = None) -> Array:
-        if not _alike(x, out):
+        if not _floats(x):
             return super().erf(x, out=out)
         return self._pointwise("erf_each", x, out=out)
 
@@ -167,11 +163,12 @@ class CupyBackend(Launching, Backend):
         dtype = (x if hasattr(x, "dtype") else y).dtype
         if dtype.kind not in "iu":
             return super().pow(x, y, out=out)
-        given, shape = self._broadcast(x, y)
-        x, y = ((_whole(v), 0) if hasattr(v, "dtype") else (None, int(v)) for v in given)
+        x, y = (v.astype(INT64, copy=False) if hasattr(v, "dtype") else v for v in (x, y))
+        x, y, shape = self._broadcast(x, y)
         made = cupy.empty(shape, INT64)
+        a, b = ((v, 0) if hasattr(v, "dtype") else (None, int(v)) for v in (x, y))
         failing = self._faults(faults.NEGATIVE_POWER)
-        self._each("pointwise", "power", made.size, FLOAT64, *x, *y, made, made.size, failing)
+        self._each("pointwise", "power", made.size, FLOAT64, *a, *b, made, made.size, failing)
         return self._into(out, made.astype(dtype, copy=False))
 
     def where(self, condition: Array, x: Array, y: Array, *, out: Array = None) -> Array:
@@ -206,32 +203,30 @@ class CupyBackend(Launching, Backend):
             super().lerp_(x, end, weight=weight)
 
     def _pointwise(self, name: str, *arrays: Array, out: Array) -> Array:
-        """The kernel ``name`` of arrays that are alike."""
+        """The kernel ``name`` of arrays of floats, however they lie: its bits are then the same."""
         x = arrays[0]
-        out = or_empty(out, x.shape, x.dtype)
-        self._each("pointwise", name, x.size, x.dtype, *arrays, out, x.size)
-        return out
+        made = or_empty(out if _takes(out, x.dtype) else None, x.shape, x.dtype)
+        given = [self._contiguous(each) for each in arrays]
+        self._each("pointwise", name, x.size, x.dtype, *given, made, x.size)
+        return made if out is None or made is out else self._into(out, made)
 
     def _of_two(self, name: str, x: Array, y: Array, out: Array) -> Array:
         """The kernel ``name`` of two arrays of floats, one of which may be a number."""
+        x, y, shape = self._broadcast(x, y)
         dtype = (x if hasattr(x, "dtype") else y).dtype
-        (x, y), shape = self._broadcast(x, y)
         fits = _takes(out, dtype) and _apart(out, x, y)
         made = or_empty(out if fits else None, shape, dtype)
-        given = *_operand(x), *_operand(y), made, made.size
-        self._each("pointwise", name, made.size, made.dtype, *given)
+        self._each("pointwise", name, made.size, dtype, *_operand(x), *_operand(y), made, made.size)
         return made if fits else self._into(out, made)
 
-    def _broadcast(self, *operands: Any) -> tuple[list[Any], Shape]:
-        """Arrays among ``operands`` as contiguous ones of one shape, numbers as they are; that."""
+    def _broadcast(self, *operands: Array) -> tuple[Any, Any, Shape]:
+        """Two operands, the arrays among them contiguous and of one shape; and that shape."""
         shape = np.broadcast_shapes(*(v.shape for v in operands if hasattr(v, "dtype")))
-        made = [
-            self._contiguous(v if v.shape == shape else cupy.broadcast_to(v, shape))
-            if hasattr(v, "dtype")
-            else v
+        x, y = (
+            self._contiguous(self.xp.broadcast_to(v, shape)) if hasattr(v, "dtype") else v
             for v in operands
-        ]
-        return made, shape
+        )
+        return x, y, shape
 
     def _masked(self, x: Array, mask: Array) -> Array:
         return self.xp.where(mask, x, 0)
@@ -776,9 +771,9 @@ def _takes(out: Any, dtype: np.dtype) -> bool:
     return out is None or _is(out, dtype)
 
 
-def _whole(x: Array) -> Array:
-    """An array of integers, contiguous and as int64."""
-    return cupy.ascontiguousarray(x.astype(INT64, copy=False)).reshape(x.shape)
+def _floats(x: Any, *others: Any) -> bool:
+    """Whether ``x`` is of floats, and the others of its dtype and shape."""
+    return bool(x.dtype in FLOATS) and all((y.dtype, y.shape) == (x.dtype, x.shape) for y in others)
 
 
 def _has_floats(x: Any, y: Any) -> bool:

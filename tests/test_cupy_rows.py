@@ -448,13 +448,15 @@ def test_two_special_numbers(kernel: str, dtype: Any, gpu: Backend) -> None:
             np.testing.assert_array_equal(np.signbit(found), np.signbit(expected))
         np.testing.assert_array_equal(*both(gpu, kernel, x[0], 0.3))
         np.testing.assert_array_equal(*both(gpu, kernel, x.T[::2], y.T[::2]))
+        np.testing.assert_array_equal(*both(gpu, kernel, x[0], y[:, :1]))  # broadcast
+        np.testing.assert_array_equal(*both(gpu, kernel, x[0, 0], y))
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
 def test_powers_of_integers(dtype: Any, gpu: Backend) -> None:
     x = np.arange(-3, 9).astype(dtype).reshape(3, 4)
     y = np.arange(12).reshape(4, 3).T.astype(dtype)
-    for pair in ((x, y), (x, 3), (2, y), (x[:, :0], 2)):
+    for pair in ((x, y), (x, 3), (2, y), (x[:, :0], 2), (x[:, :1], y[0]), (x[0], y.T[..., None])):
         found, expected = both(gpu, "pow", *pair)
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected)
