@@ -13,29 +13,20 @@ from typing import Any, ClassVar, Self
 import cupy
 import numpy as np
 
-from tinygrad_mnist.backends.cupy_kernels import devices, faults, gemm, graphs, layouts, updates
-from tinygrad_mnist.backends.cupy_kernels.launching import (
-    THREADS,
-    Fn,
-    Launching,
-    act_of,
-    bits,
-    or_empty,
+from tinygrad_mnist.backends.cupy_kernels import devices, faults, gemm, graphs, layouts, served
+from tinygrad_mnist.backends.cupy_kernels.launching import THREADS, act_of, bits, or_empty
+from tinygrad_mnist.backends.cupy_kernels.served import (
+    BOOL,
+    FLOAT32,
+    FLOAT64,
+    FLOATS,
+    INT32,
+    INT64,
+    UINT8,
 )
-from tinygrad_mnist.backends.numbers import (
-    adadelta_numbers,
-    adagrad_numbers,
-    adam_numbers,
-    mask_numbers,
-    rmsprop_numbers,
-    sgd_numbers,
-    uniform_numbers,
-)
+from tinygrad_mnist.backends.cupy_kernels.updates import Updates
+from tinygrad_mnist.backends.numbers import mask_numbers, uniform_numbers
 from tinygrad_mnist.kernels import Act, Array, Backend, Conv, Pair, Pool, Shape, Step
-
-FLOAT32, FLOAT64 = FLOATS = np.dtype(np.float32), np.dtype(np.float64)
-INT32, INT64, UINT8 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.uint8)
-BOOL = np.dtype(np.bool_)
 
 LONG_ROW = 1024  # columns from which on a block works on each row, and not a part of a warp
 MANY_ROWS = 4096  # from which on cross-entropy has large blocks: one of them counts the rows
@@ -44,7 +35,7 @@ LITTLE = 2**28  # and looks of all its elements
 BLOCK = (layouts.THREADS,)  # of sums
 
 
-class CupyBackend(Launching, Backend):
+class CupyBackend(Updates, Backend):
     """The default kernels, and CUDA kernels in their place."""
 
     name = "cupy"
@@ -94,48 +85,48 @@ class CupyBackend(Launching, Backend):
     # ---- pointwise
 
     def sigmoid(self, x: Array, *, out: Array = None) -> Array:
-        if not _floats(x):
+        if not served.same_floats(x):
             return super().sigmoid(x, out=out)
         return self._pointwise("sigmoid", x, out=out)
 
     def sigmoid_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
-        if not _floats(y, dY):
+        if not served.same_floats(y, dY):
             return super().sigmoid_grad(dY, y, out=out)
         return self._pointwise("sigmoid_grad", dY, y, out=out)
 
     def tanh(self, x: Array, *, out: Array = None) -> Array:
-        if not _floats(x):
+        if not served.same_floats(x):
             return super().tanh(x, out=out)
         return self._pointwise("tanh_each", x, out=out)
 
     def tanh_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
-        if not _floats(y, dY):
+        if not served.same_floats(y, dY):
             return super().tanh_grad(dY, y, out=out)
         return self._pointwise("tanh_grad", dY, y, out=out)
 
     def gelu(self, x: Array, *, approximate: str, out: Array = None) -> Array:
-        if not _floats(x):
+        if not served.same_floats(x):
             return super().gelu(x, approximate=approximate, out=out)
         return self._pointwise("gelu_tanh" if approximate == "tanh" else "gelu", x, out=out)
 
     def gelu_grad(self, dY: Array, x: Array, *, approximate: str, out: Array = None) -> Array:
-        if not _floats(x, dY):
+        if not served.same_floats(x, dY):
             return super().gelu_grad(dY, x, approximate=approximate, out=out)
         name = "gelu_tanh_grad" if approximate == "tanh" else "gelu_grad"
         return self._pointwise(name, dY, x, out=out)
 
     def relu(self, x: Array, *, out: Array = None) -> Array:
-        if not _floats(x):
+        if not served.same_floats(x):
             return super().relu(x, out=out)
         return self._pointwise("relu", x, out=out)
 
     def relu_grad(self, dY: Array, y: Array, *, out: Array = None) -> Array:
-        if not _floats(y, dY):
+        if not served.same_floats(y, dY):
             return super().relu_grad(dY, y, out=out)
         return self._pointwise("relu_grad", dY, y, out=out)
 
     def erf(self, x: Array, *, out: Array = None) -> Array:
-        if not _floats(x):
+        if not served.same_floats(x):
             return super().erf(x, out=out)
         return self._pointwise("erf_each", x, out=out)
 
@@ -149,12 +140,12 @@ class CupyBackend(Launching, Backend):
 
     def floor_divide(self, x: Array, y: Array, *, out: Array = None) -> Array:
         # Of floats, CuPy's is ⌊x / y⌋ of the rounded quotient, and NaN at infinities.
-        if not _has_floats(x, y):
+        if not served.either_floats(x, y):
             return super().floor_divide(x, y, out=out)
         return self._of_two("floor_divide", x, y, out)
 
     def remainder(self, x: Array, y: Array, *, out: Array = None) -> Array:
-        if not _has_floats(x, y):
+        if not served.either_floats(x, y):
             return super().remainder(x, y, out=out)
         return self._of_two("remainder_each", x, y, out)
 
@@ -174,11 +165,11 @@ class CupyBackend(Launching, Backend):
     def where(self, condition: Array, x: Array, y: Array, *, out: Array = None) -> Array:
         like = x if hasattr(x, "dtype") else y
         arrays = [v for v in (x, y) if hasattr(v, "dtype")]
-        fits = _alike(like, out, *arrays) and _is(condition, BOOL)
-        if not (fits and condition.shape == like.shape and _apart(out, *arrays)):
+        fits = served.alike(like, out, *arrays) and served.is_of(condition, BOOL)
+        if not (fits and condition.shape == like.shape and served.apart(out, *arrays)):
             return self._into(out, self.xp.where(condition, x, y))
         out = or_empty(out, like.shape, like.dtype)
-        given = condition, *_operand(x), *_operand(y), out, out.size
+        given = condition, *served.operand(x), *served.operand(y), out, out.size
         self._each("pointwise", "where", out.size, out.dtype, *given)
         return out
 
@@ -193,10 +184,10 @@ class CupyBackend(Launching, Backend):
 
     def copy_(self, x: Array, y: Array) -> None:
         # What is contiguous CuPy copies as memory, in which order none can tell.
-        x[...] = y if _apart(x, y) else y.copy()
+        x[...] = y if served.apart(x, y) else y.copy()
 
     def lerp_(self, x: Array, end: Array, *, weight: float) -> None:
-        if _alike(x, end) and _apart(x, end):
+        if served.alike(x, end) and served.apart(x, end):
             numbers = self._numbers(_weight, weight=weight)
             self._each("pointwise", "lerp", x.size, x.dtype, x, end, x.size, *numbers)
         else:
@@ -205,7 +196,7 @@ class CupyBackend(Launching, Backend):
     def _pointwise(self, name: str, *arrays: Array, out: Array) -> Array:
         """The kernel ``name`` of arrays of floats, however they lie: its bits are then the same."""
         x = arrays[0]
-        made = or_empty(out if _takes(out, x.dtype) else None, x.shape, x.dtype)
+        made = or_empty(out if served.takes(out, x.dtype) else None, x.shape, x.dtype)
         given = [self._contiguous(each) for each in arrays]
         self._each("pointwise", name, x.size, x.dtype, *given, made, x.size)
         return made if out is None or made is out else self._into(out, made)
@@ -214,9 +205,18 @@ class CupyBackend(Launching, Backend):
         """The kernel ``name`` of two arrays of floats, one of which may be a number."""
         x, y, shape = self._broadcast(x, y)
         dtype = (x if hasattr(x, "dtype") else y).dtype
-        fits = _takes(out, dtype) and _apart(out, x, y)
+        fits = served.takes(out, dtype) and served.apart(out, x, y)
         made = or_empty(out if fits else None, shape, dtype)
-        self._each("pointwise", name, made.size, dtype, *_operand(x), *_operand(y), made, made.size)
+        self._each(
+            "pointwise",
+            name,
+            made.size,
+            dtype,
+            *served.operand(x),
+            *served.operand(y),
+            made,
+            made.size,
+        )
         return made if fits else self._into(out, made)
 
     def _broadcast(self, *operands: Array) -> tuple[Any, Any, Shape]:
@@ -234,7 +234,7 @@ class CupyBackend(Launching, Backend):
     # ---- at indices
 
     def take(self, x: Array, index: Array, *, dim: int, out: Array = None) -> Array:
-        given = x.flags.c_contiguous and _takes(out, x.dtype)
+        given = x.flags.c_contiguous and served.takes(out, x.dtype)
         if not (given and x.dtype.itemsize in (4, 8)):
             return super().take(x, index, dim=dim, out=out)
         out = or_empty(out, (*x.shape[:dim], *index.shape, *x.shape[dim + 1 :]), x.dtype)
@@ -250,7 +250,7 @@ class CupyBackend(Launching, Backend):
     ) -> Array:
         whole = dY.dtype.kind != "f"  # added up as int64
         dtype, name = (INT64, "take_grad_whole") if whole else (dY.dtype, "take_grad")
-        fits = _takes(out, dtype)
+        fits = served.takes(out, dtype)
         total = or_empty(out if fits else None, shape, dtype)
         index, rows, count = self._contiguous(index).reshape(-1), shape[dim], index.size
         few = count <= FEW and total.size * count <= LITTLE
@@ -265,7 +265,7 @@ class CupyBackend(Launching, Backend):
     def wrap_index(
         self, x: Array, *, size: int, low: int, step: int, what: str, out: Array = None
     ) -> Array:
-        if not _takes(out, INT64):
+        if not served.takes(out, INT64):
             return super().wrap_index(x, size=size, low=low, step=step, what=what, out=out)
         out = or_empty(out, x.shape, INT64)
         self._each(
@@ -277,8 +277,8 @@ class CupyBackend(Launching, Backend):
     # ---- reductions
 
     def sum(self, x: Array, *, dim: Shape, keepdim: bool, out: Array = None) -> Array:
-        groups = layouts.groups_of(x.shape, dim) if _is_float(x) else None
-        if groups is None or not _takes(out, x.dtype):
+        groups = layouts.groups_of(x.shape, dim) if served.is_float(x) else None
+        if groups is None or not served.takes(out, x.dtype):
             return super().sum(x, dim=dim, keepdim=keepdim, out=out)
         out = or_empty(out, _kept(x.shape, dim, keepdim), x.dtype)
         self._sum(x, groups, out)
@@ -308,8 +308,8 @@ class CupyBackend(Launching, Backend):
 
         CuPy finds any of several NaN, this the first.
         """
-        groups = layouts.groups_of(x.shape, (dim,)) if x.ndim and _floats(x) else None
-        if groups is None or not _takes(out, INT64):
+        groups = layouts.groups_of(x.shape, (dim,)) if x.ndim and served.floats(x) else None
+        if groups is None or not served.takes(out, INT64):
             return None
         out = or_empty(out, _kept(x.shape, (dim,), keepdim), INT64)
         span, grid = layouts.sums(groups, most=1)
@@ -320,14 +320,14 @@ class CupyBackend(Launching, Backend):
     # ---- products
 
     def matmul(self, x: Array, y: Array, *, out: Array = None) -> Array:
-        if not (_is_of_floats(x) and x.dtype == y.dtype and _takes(out, x.dtype)):
+        if not (served.floats(x) and x.dtype == y.dtype and served.takes(out, x.dtype)):
             return super().matmul(x, y, out=out)
         return gemm.matmul(x, y, out)
 
     def linear(
         self, x: Array, weight: Array, bias: Array = None, *, act: Act = None, out: Array = None
     ) -> Array:
-        if not (_is_of_floats(x) and x.dtype == weight.dtype and _takes(out, x.dtype)):
+        if not (served.floats(x) and x.dtype == weight.dtype and served.takes(out, x.dtype)):
             return super().linear(x, weight, bias, act=act, out=out)
         out = gemm.matmul(x, weight.T, out)
         if bias is None:
@@ -346,7 +346,7 @@ class CupyBackend(Launching, Backend):
         self, dY: Array, *, shape: Shape, stride: Pair, dilation: Pair, out: Array = None
     ) -> Array:
         laid = None
-        if _floats(dY) and _takes(out, dY.dtype):
+        if served.floats(dY) and served.takes(out, dY.dtype):
             strides = tuple(s // dY.dtype.itemsize for s in dY.strides)
             laid = layouts.windows_grad(dY.shape, strides, shape, stride, dilation)
         if laid is None:
@@ -367,7 +367,7 @@ class CupyBackend(Launching, Backend):
         out: Any = None,
     ) -> Any:
         laid = None
-        if _floats(x, weight, bias) and (pool is not None or _takes(out, x.dtype)):
+        if served.floats(x, weight, bias) and (pool is not None or served.takes(out, x.dtype)):
             laid = layouts.convolution(x.shape, weight.shape, conv, x.dtype.itemsize)
         if laid is None:
             return super().conv2d(x, weight, bias, conv=conv, act=act, pool=pool, out=out)
@@ -380,7 +380,7 @@ class CupyBackend(Launching, Backend):
         self, dY: Array, weight: Array, *, shape: Shape, conv: Conv, out: Array = None
     ) -> Array:
         laid = None
-        if _floats(dY, weight) and _takes(out, dY.dtype):
+        if served.floats(dY, weight) and served.takes(out, dY.dtype):
             size = dY.dtype.itemsize
             laid = layouts.convolution_dx(dY.shape, weight.shape, shape, conv, size)
         if laid is None:
@@ -392,7 +392,7 @@ class CupyBackend(Launching, Backend):
         self, dY: Array, x: Array, *, shape: Shape, conv: Conv, out: Array = None
     ) -> Array:
         laid = None
-        if _floats(dY, x) and _takes(out, dY.dtype):
+        if served.floats(dY, x) and served.takes(out, dY.dtype):
             laid = layouts.convolution_dw(dY.shape, x.shape, shape, conv, dY.dtype.itemsize)
         if laid is None:
             return super().conv2d_dw(dY, x, shape=shape, conv=conv, out=out)
@@ -427,7 +427,7 @@ class CupyBackend(Launching, Backend):
     # ---- pooling
 
     def max_pool2d(self, x: Array, *, pool: Pool, out: Any = None) -> tuple[Array, Array]:
-        if not _is_float(x) or layouts.pooling(x.shape, pool) is None:
+        if not served.is_float(x) or layouts.pooling(x.shape, pool) is None:
             return super().max_pool2d(x, pool=pool, out=out)
         return self._max_pool2d(x, pool, None, out)
 
@@ -435,7 +435,7 @@ class CupyBackend(Launching, Backend):
         """max_pool2d, then ``act``; by the kernel where it serves."""
         best, index = (None, None) if out is None else out
         laid = layouts.pooling(x.shape, pool)
-        if laid is None or not (_takes(best, x.dtype) and _takes(index, INT32)):
+        if laid is None or not (served.takes(best, x.dtype) and served.takes(index, INT32)):
             best, index = super().max_pool2d(x, pool=pool, out=out)
             return self._activated(best, act), index
         numbers, shape = laid
@@ -448,7 +448,9 @@ class CupyBackend(Launching, Backend):
         self, dY: Array, index: Array, *, shape: Shape, pool: Pool, out: Array = None
     ) -> Array:
         laid = layouts.pooling(shape, pool)
-        if laid is None or not (_floats(dY) and _is(index, INT32) and _takes(out, dY.dtype)):
+        if laid is None or not (
+            served.floats(dY) and served.is_of(index, INT32) and served.takes(out, dY.dtype)
+        ):
             return super().max_pool2d_grad(dY, index, shape=shape, pool=pool, out=out)
         dX = or_empty(out, shape, dY.dtype)
         arguments = self._contiguous(dY), index, dX, laid[0]
@@ -457,7 +459,9 @@ class CupyBackend(Launching, Backend):
 
     def max_pool2d_take(self, x: Array, index: Array, *, pool: Pool, out: Array = None) -> Array:
         laid = layouts.pooling(x.shape, pool)
-        if laid is None or not (_floats(x) and _is(index, INT32) and _takes(out, x.dtype)):
+        if laid is None or not (
+            served.floats(x) and served.is_of(index, INT32) and served.takes(out, x.dtype)
+        ):
             return super().max_pool2d_take(x, index, pool=pool, out=out)
         taken = or_empty(out, index.shape, x.dtype)
         arguments = self._contiguous(x), index, taken, laid[0]
@@ -470,8 +474,8 @@ class CupyBackend(Launching, Backend):
         self, x: Array, weight: Array, bias: Array, *, eps: float, act: Act = None, out: Any = None
     ) -> tuple[Array, Array, Array]:
         y, mean, var = (None, None, None) if out is None else out
-        laid = layouts.channels(x.shape) if _are(x.dtype, x, weight, bias) else None
-        if laid is None or not all(_takes(o, x.dtype) for o in (y, mean, var)):
+        laid = layouts.channels(x.shape) if served.are(x.dtype, x, weight, bias) else None
+        if laid is None or not all(served.takes(o, x.dtype) for o in (y, mean, var)):
             return super().batch_norm(x, weight, bias, eps=eps, act=act, out=out)
         y = or_empty(y, x.shape, x.dtype)
         mean, var = (or_empty(o, weight.shape, x.dtype) for o in (mean, var))
@@ -484,8 +488,12 @@ class CupyBackend(Launching, Backend):
         self, dY: Array, x: Array, weight: Array, *, eps: float, out: Any = None
     ) -> tuple[Array, Array, Array]:
         dX, dweight, dbias = (None, None, None) if out is None else out
-        laid = layouts.channels(x.shape) if _are(x.dtype, x, weight) and _floats(dY, x) else None
-        if laid is None or not all(_takes(o, x.dtype) for o in (dX, dweight, dbias)):
+        laid = (
+            layouts.channels(x.shape)
+            if served.are(x.dtype, x, weight) and served.floats(dY, x)
+            else None
+        )
+        if laid is None or not all(served.takes(o, x.dtype) for o in (dX, dweight, dbias)):
             return super().batch_norm_grad(dY, x, weight, eps=eps, out=out)
         dY = self._contiguous(dY)
         dX = or_empty(dX, x.shape, x.dtype)
@@ -507,24 +515,24 @@ class CupyBackend(Launching, Backend):
     # ---- softmax and cross-entropy
 
     def softmax(self, x: Array, *, dim: int, out: Array = None) -> Array:
-        if dim != x.ndim - 1 or not _alike(x := self._contiguous(x), out):
+        if dim != x.ndim - 1 or not served.alike(x := self._contiguous(x), out):
             return super().softmax(x, dim=dim, out=out)
         return self._rows("softmax", x, out=out)
 
     def softmax_grad(self, dY: Array, y: Array, *, dim: int, out: Array = None) -> Array:
         dY = self._contiguous(dY)
-        if dim != y.ndim - 1 or not _alike(y, dY, out):
+        if dim != y.ndim - 1 or not served.alike(y, dY, out):
             return super().softmax_grad(dY, y, dim=dim, out=out)
         return self._rows("softmax_grad", dY, y, out=out)
 
     def log_softmax(self, x: Array, *, dim: int, out: Array = None) -> Array:
-        if dim != x.ndim - 1 or not _alike(x := self._contiguous(x), out):
+        if dim != x.ndim - 1 or not served.alike(x := self._contiguous(x), out):
             return super().log_softmax(x, dim=dim, out=out)
         return self._rows("log_softmax", x, out=out)
 
     def log_softmax_grad(self, dY: Array, y: Array, *, dim: int, out: Array = None) -> Array:
         dY = self._contiguous(dY)
-        if dim != y.ndim - 1 or not _alike(y, dY, out):
+        if dim != y.ndim - 1 or not served.alike(y, dY, out):
             return super().log_softmax_grad(dY, y, dim=dim, out=out)
         return self._rows("log_softmax_grad", dY, y, out=out)
 
@@ -533,8 +541,8 @@ class CupyBackend(Launching, Backend):
     ) -> tuple[Array, Array]:
         x, target = self._contiguous(x), self._contiguous(target)
         losses, count = (None, None) if out is None else out
-        given = _takes(losses, x.dtype) and _takes(count, x.dtype)
-        if not (given and _is_float(x) and _is(target, INT64)):
+        given = served.takes(losses, x.dtype) and served.takes(count, x.dtype)
+        if not (given and served.is_float(x) and served.is_of(target, INT64)):
             return super().cross_entropy(x, target, ignore_index=ignore_index, out=out)
         losses = or_empty(losses, target.shape, x.dtype)
         count = or_empty(count, (), x.dtype)
@@ -551,7 +559,7 @@ class CupyBackend(Launching, Backend):
         self, dY: Array, x: Array, target: Array, *, ignore_index: int, out: Array = None
     ) -> Array:
         x, target = self._contiguous(x), self._contiguous(target)
-        if not (_alike(x, out) and dY.dtype == x.dtype and _is(target, INT64)):
+        if not (served.alike(x, out) and dY.dtype == x.dtype and served.is_of(target, INT64)):
             return super().cross_entropy_grad(dY, x, target, ignore_index=ignore_index, out=out)
         out, lanes = or_empty(out, x.shape, x.dtype), _lanes(x.shape[1])
         self._grid(
@@ -575,7 +583,7 @@ class CupyBackend(Launching, Backend):
     def dropout_mask(
         self, *, shape: Shape, p: float, key: int, dtype: np.dtype, out: Array = None
     ) -> Array:
-        if dtype not in FLOATS or not _takes(out, dtype):
+        if dtype not in FLOATS or not served.takes(out, dtype):
             return super().dropout_mask(shape=shape, p=p, key=key, dtype=dtype, out=out)
         mask = or_empty(out, shape, dtype)
         numbers = self._numbers(_mask, shape=shape, p=p, key=key, dtype=dtype)
@@ -584,7 +592,7 @@ class CupyBackend(Launching, Backend):
         return mask
 
     def uniform(self, *, shape: Shape, key: int, dtype: np.dtype, out: Array = None) -> Array:
-        if dtype not in FLOATS or not _takes(out, dtype):
+        if dtype not in FLOATS or not served.takes(out, dtype):
             return super().uniform(shape=shape, key=key, dtype=dtype, out=out)
         drawn = or_empty(out, shape, dtype)
         numbers = self._numbers(_uniform, shape=shape, key=key, dtype=dtype)
@@ -603,7 +611,12 @@ class CupyBackend(Launching, Backend):
         out: Array = None,
     ) -> Array:
         index = self._contiguous(index)
-        if not (_is(x, UINT8) and _is(index, INT64) and dtype in FLOATS and _takes(out, dtype)):
+        if not (
+            served.is_of(x, UINT8)
+            and served.is_of(index, INT64)
+            and dtype in FLOATS
+            and served.takes(out, dtype)
+        ):
             return super().take_scaled(x, index, scale=scale, shift=shift, dtype=dtype, out=out)
         out = or_empty(out, (*index.shape, *x.shape[1:]), dtype)
         self._each(
@@ -611,190 +624,6 @@ class CupyBackend(Launching, Backend):
             math.prod(x.shape[1:]), float(scale), float(shift), self._faults("take_scaled"),
         )  # fmt: skip
         return out
-
-    # ---- optimizers
-
-    def sgd_(
-        self,
-        params: list[Array],
-        grads: list[Array],
-        buffers: list[Array],
-        *,
-        lr: float,
-        momentum: float,
-        dampening: float,
-        weight_decay: float,
-        nesterov: bool,
-        maximize: bool,
-        first: bool,
-    ) -> None:
-        self._update(
-            "sgd", sgd_numbers, params, grads, buffers, lr=lr, momentum=momentum,
-            dampening=dampening, weight_decay=weight_decay, nesterov=nesterov, maximize=maximize,
-            first=first,
-        )  # fmt: skip
-
-    def adam_(
-        self,
-        params: list[Array],
-        grads: list[Array],
-        exp_avgs: list[Array],
-        exp_avg_sqs: list[Array],
-        max_exp_avg_sqs: list[Array],
-        *,
-        lr: float,
-        beta1: float,
-        beta2: float,
-        eps: float,
-        weight_decay: float,
-        decoupled_weight_decay: bool,
-        maximize: bool,
-        step: int,
-    ) -> None:
-        self._update(
-            "adam", adam_numbers, params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs,
-            lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay,
-            decoupled_weight_decay=decoupled_weight_decay, maximize=maximize, step=step,
-        )  # fmt: skip
-
-    def adagrad_(
-        self,
-        params: list[Array],
-        grads: list[Array],
-        sums: list[Array],
-        *,
-        lr: float,
-        lr_decay: float,
-        eps: float,
-        weight_decay: float,
-        maximize: bool,
-        step: int,
-    ) -> None:
-        self._update(
-            "adagrad", adagrad_numbers, params, grads, sums, lr=lr, lr_decay=lr_decay, eps=eps,
-            weight_decay=weight_decay, maximize=maximize, step=step,
-        )  # fmt: skip
-
-    def adadelta_(
-        self,
-        params: list[Array],
-        grads: list[Array],
-        square_avgs: list[Array],
-        acc_deltas: list[Array],
-        *,
-        lr: float,
-        rho: float,
-        eps: float,
-        weight_decay: float,
-        maximize: bool,
-        step: int,
-    ) -> None:
-        self._update(
-            "adadelta", adadelta_numbers, params, grads, square_avgs, acc_deltas, lr=lr, rho=rho,
-            eps=eps, weight_decay=weight_decay, maximize=maximize, step=step,
-        )  # fmt: skip
-
-    def rmsprop_(
-        self,
-        params: list[Array],
-        grads: list[Array],
-        square_avgs: list[Array],
-        grad_avgs: list[Array],
-        buffers: list[Array],
-        *,
-        lr: float,
-        alpha: float,
-        eps: float,
-        momentum: float,
-        weight_decay: float,
-        maximize: bool,
-        step: int,
-    ) -> None:
-        self._update(
-            "rmsprop", rmsprop_numbers, params, grads, square_avgs, grad_avgs, buffers, lr=lr,
-            alpha=alpha, eps=eps, momentum=momentum, weight_decay=weight_decay, maximize=maximize,
-            step=step,
-        )  # fmt: skip
-
-    def _update(self, name: str, fn: Fn, *lists: list[Array], **static: Any) -> None:
-        """The kernel ``name`` for all parameters, in one launch of up to ``updates.MOST``.
-
-        An array that is not contiguous is updated as a copy.
-        """
-        if not lists[0]:
-            return
-        given = [[self._contiguous(x) for x in arrays] for arrays in lists]
-        numbers = self._numbers(fn, **static)
-        for tensors, size in updates.groups(given):
-            self._each("optimizers", name, size, lists[0][0].dtype, tensors, *numbers)
-        for arrays, copies in zip(lists[:1] + lists[2:], given[:1] + given[2:], strict=True):
-            for x, copy in zip(arrays, copies, strict=True):
-                if copy is not x:
-                    x[...] = copy
-
-
-def _is_of_floats(x: Any) -> bool:
-    return x.dtype in (FLOAT32, FLOAT64)
-
-
-def _is_float(x: Any) -> bool:
-    """Whether a kernel serves ``x``: not empty, contiguous, of floats."""
-    return bool(_is_of_floats(x) and x.flags.c_contiguous and x.size)
-
-
-def _alike(x: Any, *others: Any) -> bool:
-    """Whether a kernel serves ``x``, and the others are like it, or None."""
-    return _is_float(x) and all(
-        y is None or (y.dtype == x.dtype and y.shape == x.shape and y.flags.c_contiguous)
-        for y in others
-    )
-
-
-def _are(dtype: np.dtype, *arrays: Any) -> bool:
-    """Whether a kernel serves ``arrays``, all of ``dtype``."""
-    return all(x.dtype == dtype and _is_float(x) for x in arrays)
-
-
-def _floats(x: Any, *others: Any) -> bool:
-    """Whether a kernel serves these arrays once they are contiguous; None stands for no array."""
-    kind = x.dtype
-    return kind in (FLOAT32, FLOAT64) and all(y is None or y.dtype == kind for y in others)
-
-
-def _is(x: Any, dtype: np.dtype) -> bool:
-    """Whether ``x`` is contiguous and of ``dtype``."""
-    return bool(x.dtype == dtype and x.flags.c_contiguous)
-
-
-def _takes(out: Any, dtype: np.dtype) -> bool:
-    """Whether a kernel can fill ``out``, or make it."""
-    return out is None or _is(out, dtype)
-
-
-def _floats(x: Any, *others: Any) -> bool:
-    """Whether ``x`` is of floats, and the others of its dtype and shape."""
-    return bool(x.dtype in FLOATS) and all((y.dtype, y.shape) == (x.dtype, x.shape) for y in others)
-
-
-def _has_floats(x: Any, y: Any) -> bool:
-    """Whether the array among two, of which one may be a number, is of floats."""
-    return (x if hasattr(x, "dtype") else y).dtype in FLOATS
-
-
-def _operand(x: Any) -> tuple[Any, float]:
-    """An array, or the number in its stead, as a kernel takes it."""
-    return (x, 0.0) if hasattr(x, "dtype") else (None, float(x))
-
-
-def _apart(out: Any, *inputs: Any) -> bool:
-    """Whether a kernel can fill ``out``, if any, as it reads: no input overlaps it in part."""
-    if out is None:
-        return True
-    start, end = out.data.ptr, out.data.ptr + out.nbytes
-    arrays = [x for x in inputs if hasattr(x, "dtype")]
-    return all(
-        x.data.ptr == start or x.data.ptr >= end or x.data.ptr + x.nbytes <= start for x in arrays
-    )
 
 
 def _lanes(cols: int) -> int:
