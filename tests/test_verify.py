@@ -264,8 +264,9 @@ def test_with_numpy_alone_nothing_is_compared(capsys: Capture) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (2, "")
-    first, last = done.stdout.splitlines()
-    assert first.startswith("left out: numba: ")
+    *left_out, last = done.stdout.splitlines()
+    assert left_out[0].startswith("left out: numba: ")
+    assert all(line.startswith("left out: cupy: ") for line in left_out[1:])
     assert last.startswith("nothing was compared: ")
 
 
