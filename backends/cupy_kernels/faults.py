@@ -13,7 +13,7 @@ import numpy as np
 
 FIELDS = 5  # found, low, size, what, there
 FAULTS = np.dtype([("taken", np.uint64), ("record", np.uint64), ("what", np.int64)])
-NEGATIVE_POWER = "integers to negative powers are no integers; use x.to(float) ** y"
+NEGATIVE_POWER = "pow: integers to negative powers are no integers; use x.to(float) ** y"
 
 _names: dict[str, int] = {}  # what indices go into, by the number that kernels are given
 
