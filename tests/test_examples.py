@@ -13,6 +13,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import cuda_on_cpu
 import numpy as np
 import pytest
 from PIL import Image
@@ -342,26 +343,35 @@ def test_a_reproduction_that_misses_its_targets_says_so(
 ON_A_DEVICE = """
 import runpy, sys
 import tinygrad_mnist
-from strict_backend import StrictBackend
+{imports}
 
-tinygrad_mnist.set_backend(StrictBackend())
+tinygrad_mnist.set_backend({backend})
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+DEVICES = {
+    "strict": {"imports": "from strict_backend import StrictBackend", "backend": "StrictBackend()"},
+    "cupy": {"imports": "import cuda_on_cpu", "backend": "cuda_on_cpu.load()"},
+}
+
+
+@pytest.mark.parametrize("device", ["strict", pytest.param("cupy", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_reproduction_runs_where_arrays_are_on_a_device(
-    name: str, small_data: Path, tmp_path: Path
+    name: str, device: str, small_data: Path, tmp_path: Path
 ) -> None:
+    if device == "cupy" and isinstance(found := cuda_on_cpu.load(), str):
+        pytest.skip(found)
     script = tmp_path / "on_a_device.py"
-    folder = str(ROOT / "examples")
-    script.write_text(f"import sys; sys.path.insert(0, {folder!r})\n{ON_A_DEVICE}")
+    folder, text = str(ROOT / "examples"), ON_A_DEVICE.format(**DEVICES[device])
+    script.write_text(f"import sys; sys.path.insert(0, {folder!r})\n{text}")
     example = ROOT / "examples" / f"{name}.py"
     arguments = ("--quick", "--data", small_data, "--out", tmp_path / "out")
     done = run("numpy", example, *arguments, script=script)
     assert done.returncode in (0, 1)
-    assert re.search(r"^\w+ on strict: \d+ of \d+ targets met", done.stdout, re.M), done.stderr
+    assert re.search(rf"^\w+ on {device}: \d+ of \d+ targets met", done.stdout, re.M), done.stderr
     check_files(name, tmp_path / "out")
 
 
