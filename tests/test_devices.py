@@ -6,6 +6,7 @@ import ctypes
 import importlib.util
 import inspect
 import subprocess
+import re
 import sys
 import time
 from collections.abc import Iterator
