@@ -62,7 +62,11 @@ class Chunk:
         self._bytes[:] = POISON
 
     def intact(self, used: int) -> bool:
-        """Whether nobody wrote before the piece, or behind its first ``used`` bytes."""
+        """Whether nobody wrote before the piece, or behind its first ``used`` bytes.
+
+        In a pool of its own, where a graph may use the piece for larger arrays too: behind it.
+        """
+        used = used if self.common else self.size
         before, behind = self._bytes[:FENCE], self._bytes[FENCE + used :]
         return before.tobytes() == _fences[:FENCE] and behind.tobytes() == _fences[: len(behind)]
 
