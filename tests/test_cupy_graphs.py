@@ -150,8 +150,12 @@ def test_what_cannot_be_captured_runs_between_graphs(
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert said[0].startswith("tinygrad_mnist: matmul runs outside of CUDA graphs: ")
+    (run,) = recorded.program.runs()
+    graph, alone, other = run.parts()
+    assert (graph.about, other.about) == ("a CUDA graph of 2 kernels", "a CUDA graph of 4 kernels")
+    assert not hasattr(alone, "about")
     about = str(recorded.program).splitlines()[-1]
-    assert "a CUDA graph of" in about
+    assert "a CUDA graph of 2 kernels; a CUDA graph of" in about
     assert "matmul by itself (" in about
 
 

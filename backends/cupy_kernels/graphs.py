@@ -136,6 +136,11 @@ class Captured:
             return f"a CUDA graph of {len(self._steps)} kernels, captured at its third run"
         return f"a CUDA graph of {len(self._steps)} kernels"
 
+    def parts(self) -> list[Run]:
+        """What it runs: itself as one graph, or graphs and kernels in turns."""
+        inner = [part.parts() if isinstance(part, Captured) else [part] for part in self._parts]
+        return [each for parts in inner for each in parts] or [self]
+
     def _launch(self) -> None:
         try:
             graph = self._graph()

@@ -62,13 +62,13 @@ def pieces(program: Program) -> Found:
     """What its replay calls: functions that run several kernels, and kernels by themselves."""
     alone: list[str] = []
     joined: Counter[str] = Counter()
-    for segment in program._segments:
-        for run in segment.runs:
-            step = getattr(run.func, "__self__", None) if isinstance(run, partial) else None
+    for run in program.runs():
+        for part in run.parts() if hasattr(run, "parts") else [run]:
+            step = getattr(part.func, "__self__", None) if isinstance(part, partial) else None
             if isinstance(step, Step):
                 alone.append(step.kernel)
             else:
-                joined[type(run).__name__] += 1
+                joined[type(part).__name__] += 1
     return {"graphs": sum(joined.values()), "of kind": dict(joined), "outside": alone}
 
 

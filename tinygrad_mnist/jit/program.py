@@ -283,9 +283,13 @@ class Program:
         rows += [_row(str(i), item) for i, item in enumerate(self.instructions(), 1)]
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
         lines = ["  ".join([*map(str.ljust, row[:5], widths), row[5]]).rstrip() for row in rows]
-        runs = [run for segment in self._segments for run in segment.runs]
+        runs = self.runs()
         end = f"calls from Python: {len(runs)}; memory of its own: {self.nbytes():,} bytes"
         return "\n".join([*lines, end, *(run.about for run in runs if hasattr(run, "about"))])
+
+    def runs(self) -> list[Fn]:
+        """What a replay calls, in order: kernels, or what the backend made of several."""
+        return [run for segment in self._segments for run in segment.runs]
 
     def nbytes(self) -> int:
         """The memory that it holds for results between replays."""
