@@ -6,6 +6,7 @@ the device reaches by itself; so looking costs the host nothing, and no kernel w
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 
 import cupy
@@ -15,7 +16,9 @@ FIELDS = 5  # found, low, size, what, there
 FAULTS = np.dtype([("taken", np.uint64), ("record", np.uint64), ("what", np.int64)])
 NEGATIVE_POWER = "pow: integers to negative powers are no integers; use x.to(float) ** y"
 
-_names: dict[str, int] = {}  # what indices go into, by the number that kernels are given
+_names: list[str] = []  # what indices go into; kernels are given its place here
+_arguments: dict[tuple[int, str], np.ndarray] = {}  # by device and name
+_lock = threading.Lock()
 
 
 class _Record:
@@ -37,11 +40,19 @@ def _record(device: int) -> _Record:
 
 def argument(what: str) -> np.ndarray:
     """The struct ``Faults`` of the current device, for indices into ``what``."""
-    record = _record(cupy.cuda.runtime.getDevice())
-    made = np.zeros((), FAULTS)
-    number = _names.setdefault(what, len(_names))
-    made[()] = (record.taken.data.ptr, record.memory.ptr, number)
-    return made
+    device = cupy.cuda.runtime.getDevice()
+    found = _arguments.get((device, what))
+    return _made(device, what) if found is None else found
+
+
+def _made(device: int, what: str) -> np.ndarray:
+    with _lock:
+        record = _record(device)
+        if what not in _names:
+            _names.append(what)
+        made = np.zeros((), FAULTS)
+        made[()] = (record.taken.data.ptr, record.memory.ptr, _names.index(what))
+        return _arguments.setdefault((device, what), made)
 
 
 def check() -> None:
@@ -55,7 +66,7 @@ def check() -> None:
     found, low, size, number, _ = record.fields.tolist()
     record.fields[:] = 0
     record.taken.fill(0)
-    what = next(name for name, each in _names.items() if each == number)
+    what = _names[number]
     if what == NEGATIVE_POWER:
         raise ValueError(what)
     raise IndexError(f"{what}: found index {found}, expected {low} to {size - 1}")
