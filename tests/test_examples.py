@@ -279,7 +279,7 @@ def check_files(name: str, out: Path) -> None:
 # all images on both.
 QUICK = [(name, backend) for name in PUBLISHED for backend in ("numpy", "numba")]
 LONGEST = [("full_batch_cross_entropy", "numpy"), ("full_batch_cross_entropy", "numba")]
-LONGEST += [("full_batch_mse", "numba"), ("cnn_adagrad", "numpy")]
+LONGEST += [("full_batch_mse", "numba"), ("cnn_adagrad", "numpy"), ("keras_style", "numpy")]
 
 
 @pytest.mark.usefixtures("mnist")
@@ -589,6 +589,7 @@ def test_a_comparison_of_steps(steps: list[str], tmp_path: Path) -> None:
     assert min(min(figures(line)) for line in rows) > 0
 
 
+@pytest.mark.slow
 def test_a_comparison_with_the_best_peer(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed")
     arguments = ("--peers", "torch", "--rounds", 1, "--steps", "sgd-10", "mlp-32")

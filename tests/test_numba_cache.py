@@ -124,7 +124,7 @@ DAMAGES = {
 @pytest.mark.parametrize("kind", ["nbi", "nbc"], ids=["index", "code"])
 @pytest.mark.parametrize(
     "damage",
-    [pytest.param(d, marks=() if d in ("cut", "zeros") else pytest.mark.slow) for d in DAMAGES],
+    [pytest.param(d, marks=() if d == "cut" else pytest.mark.slow) for d in DAMAGES],
 )
 def test_a_damaged_file_is_told_of_and_made_anew(tmp_path: Path, damage: str, kind: str) -> None:
     run(tmp_path)

@@ -718,6 +718,7 @@ def test_runs_without_compiling() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_runs_where_nothing_can_be_cached(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()

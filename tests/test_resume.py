@@ -104,7 +104,7 @@ def test_a_training_goes_on_from_any_step_to_the_same_bits(
             assert same(whole, second), step
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", pytest.param("sgd", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "options",
     [{"seed": 5}, {"num_workers": 2}, {"drop_last": True}, {"num_workers": 1, "seed": 1}],
