@@ -570,6 +570,11 @@ def test_gemm_is_captured(cupy: Any, handle: int) -> None:
         stream.begin_capture()
         library.cublasSetStream_v2(ctypes.c_void_p(handle), ctypes.c_void_p(stream.ptr))
         assert cublas.Handle.from_address(handle).workspace is None
+        assert gemm(cupy, handle, 0, 0, x, x, y, 1, 0) == 13
+        assert "captured with no workspace" in cublas.problems[-1]
+        library.cublasSetWorkspace_v2(
+            ctypes.c_void_p(handle), ctypes.c_void_p(workspace.data.ptr), 9
+        )
         assert gemm(cupy, handle, 0, 0, x, x, y, 1, 0) == 0
         graph = stream.end_capture()
     assert y.get().tolist() == [[0, 0], [0, 0]]

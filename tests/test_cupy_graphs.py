@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -182,12 +184,15 @@ def test_an_argument_that_a_step_writes_is_written_where_it_lies(gpu: Backend) -
         y = x * 2
         with tg.no_grad():
             x += y
+            x.copy_(x.exp())  # in place by its kernel's nature, where += has an out
         return (x * y).sum()
 
     recorded = tg.jit(function)
+    kept = []  # so that each lies elsewhere
     for seed in range(7):
         x = tg.tensor(np.random.default_rng(seed).standard_normal(5).astype(np.float32))
         z = x.clone()
+        kept += [x, z]
         assert recorded(x).item() == function(z).item()
         assert x.tolist() == z.tolist()
 
@@ -199,9 +204,13 @@ def test_a_wrong_label_in_a_graph_is_an_error_at_the_next_read(gpu: Backend) -> 
     for _ in range(6):
         recorded(x, y)
     loss = recorded(x, tg.tensor(np.full(8, 4)))
-    with pytest.raises(IndexError, match="found index 4, expected 0 to 3"):
+    for _ in range(2):  # each time anew, and once
+        with pytest.raises(IndexError, match="found index 4, expected 0 to 3"):
+            loss.item()
+        recorded(x, y).item()
+        loss = recorded(x, tg.tensor(np.full(8, 4)))
+    with pytest.raises(IndexError, match="found index 4"):
         loss.item()
-    recorded(x, y).item()
 
 
 def test_a_graph_on_another_stream_comes_in_order(gpu: Backend) -> None:
@@ -225,3 +234,60 @@ def test_many_numbers_are_carried_in_several_launches(gpu: Backend) -> None:
         found = recorded(x).cpu().numpy()
         tg.manual_seed(seed)
         np.testing.assert_array_equal(found, function(x).cpu().numpy())
+
+
+def test_an_argument_that_the_step_writes_by_another_name(gpu: Backend) -> None:
+    """A copy made before the graph would hold what was there before the step."""
+
+    def run(record: Callable[[Run], Run]) -> list[float]:
+        kept = tg.ones(4)
+        leaf = tg.ones(4, requires_grad=True)
+
+        def function(x: tg.Tensor, state: tg.Tensor, grad: tg.Tensor) -> tg.Tensor:
+            with tg.no_grad():
+                kept.add_(x)
+            loss = (leaf * x).sum()
+            leaf.grad = None
+            loss.backward()
+            assert leaf.grad is not None
+            return state * 2 + grad * 3 + leaf.grad
+
+        step = record(function)
+        found = []
+        for i in range(12):
+            x = tg.full((4,), float(i))
+            grad = leaf.grad.detach() if leaf.grad is not None else tg.zeros(4)
+            found.append(step(x, kept.detach(), tg.zeros(4)).tolist())
+            found.append(step(x, kept.detach(), grad).tolist())
+        return found
+
+    assert run(tg.jit) == run(exact)
+
+
+def test_a_graph_outlives_the_thread_that_captured_it(gpu: Backend) -> None:
+    """A workspace of cuBLAS is the thread's, and the graph goes on using it."""
+    weight, x = tg.randn(6, 6), tg.randn(4, 6)
+    recorded = tg.jit(lambda x: (x @ weight).exp())
+
+    def serve() -> None:
+        with tg.use_backend(gpu):
+            for _ in range(6):
+                recorded(x)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    thread.join()
+    gc.collect()
+    assert "a CUDA graph" in str(recorded.program)
+    np.testing.assert_array_equal(recorded(x).numpy(), (x @ weight).exp().numpy())
+
+
+def test_what_a_graph_takes_for_itself_is_nobody_elses(gpu: Backend) -> None:
+    """A long sum has memory for the sums of its parts, which goes back to the graph's own pool."""
+    x = tg.randn(300_000)
+    recorded = tg.jit(lambda x: (x * x).sum())
+    expected = (x * x).sum().item()
+    for _ in range(8):
+        held = [tg.full((size,), 77.0) for size in (64, 128, 256, 512, 1024, 2048, 4096)]
+        assert recorded(x).item() == expected
+        assert all(each.min().item() == 77 for each in held)

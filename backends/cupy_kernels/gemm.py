@@ -60,7 +60,7 @@ class _Handle:
         mode = TF32_MATH if config.tf32() else DEFAULT_MATH
         _check("cublasSetMathMode", self._library.cublasSetMathMode(self.pointer, mode))
         self._stream: int | None = None
-        self._workspaces: dict[int, Any] = {}
+        self.workspaces: dict[int, Any] = {}
 
     def on(self, stream: int) -> Any:
         """The handle, for calls that are to run on ``stream``."""
@@ -71,13 +71,18 @@ class _Handle:
     def _set(self, stream: int) -> None:
         self._stream = None
         _check("cublasSetStream", self._library.cublasSetStream_v2(self.pointer, stream))
-        memory = self._workspaces.get(stream)
+        memory = self.workspaces.get(stream)
         if memory is None:  # of its own: products on two streams may run at once
-            memory = self._workspaces[stream] = cupy.cuda.Memory(WORKSPACE)
+            memory = self.workspaces[stream] = cupy.cuda.Memory(WORKSPACE)
         # Setting the stream has put back cuBLAS's own.
         status = self._library.cublasSetWorkspace_v2(self.pointer, memory.ptr, WORKSPACE)
         _check("cublasSetWorkspace", status)
         self._stream = stream
+
+
+def workspace(stream: int) -> Any:
+    """What products of this thread on ``stream`` may write to; a graph of them must keep it."""
+    return _handle().workspaces.get(stream)
 
 
 def matmul(x: Array, y: Array, out: Array = None) -> Array:

@@ -5,7 +5,7 @@ What enters are the steps of a program, what leaves are functions that run them;
 
 - numbers that the host computes anew are carried to the device by one small kernel before it;
 - an argument that lies elsewhere than at the capture is copied into a buffer, of which there is a
-  second graph;
+  second graph; one that lies where the graph writes must not be, so the steps run by themselves;
 - memory that kernels take for themselves comes from a pool that is never used for anything else.
 
 Everything is launched on one stream of the device, CuPy's default one: graphs may share memory.
@@ -24,6 +24,7 @@ from typing import Any
 import cupy
 import numpy as np
 
+from tinygrad_mnist.backends.cupy_kernels import gemm
 from tinygrad_mnist.backends.cupy_kernels.launching import MOST, NUMBERS, THREADS, capture, function
 from tinygrad_mnist.kernels import Array, Backend, Step
 
@@ -111,6 +112,7 @@ class Captured:
         self._direct: _Graph | None = None  # which reads arguments there
         self._buffered: _Graph | None = None  # which reads copies of them
         self._copied: list[tuple[Array, Step, int]] = []  # buffers, and whose argument each holds
+        self._written: list[tuple[int, int]] = []  # from where to where the steps may write
         self._parts: list[Run] = []  # instead, where not all can be captured
         self._reason = ""
 
@@ -148,21 +150,35 @@ class Captured:
             self._split(error)
             self()
             return
+        if graph is None:
+            for step in self._steps:
+                step.run(self._backend)
+            return
         if graph is self._buffered:
             for buffer, step, i in self._copied:
                 buffer[...] = step.arrays[i]
         graph.launch()
 
-    def _graph(self) -> _Graph:
-        """The graph that reads what the arguments hold now."""
+    def _graph(self) -> _Graph | None:
+        """The graph that reads what the arguments hold now; None where a copy may be too early."""
         at = [_lies(step.arrays[i]) for step, i in self._moving]
         if self._direct is None:
             self._direct, self._at = _Graph(self._backend, self._steps, self._pool), at
         if at == self._at:
             return self._direct
+        if any(self._writes_to(step.arrays[i]) for step, i in self._moving):
+            return None
         if self._buffered is None:
             self._buffered = self._with_buffers()
         return self._buffered
+
+    def _writes_to(self, x: Array) -> bool:
+        """Whether a step may write where ``x`` lies: to what is state, or a gradient, as well."""
+        if not self._written:
+            found = [each for step in self._steps for each in _may_write(step)]
+            self._written = sorted(set(map(_bounds, found)))
+        start, end = _bounds(x)
+        return any(low < end and start < high for low, high in self._written)
 
     def _with_buffers(self) -> _Graph:
         """A graph that reads copies of the arguments, wherever these lie."""
@@ -209,6 +225,7 @@ class _Graph:
                     _capture_step(backend, step, self._fresh)
                     number += 1
                 self._graph = stream.end_capture()
+                self._workspace = gemm.workspace(stream.ptr)  # this thread may end before the graph
             except Exception as error:
                 if stream.is_capturing():
                     _abandon(stream)
@@ -276,6 +293,22 @@ def _abandon(stream: Any) -> None:
     """End a capture that failed; the error that ended it tells more than this one."""
     with suppress(RuntimeError):  # CuPy's are
         stream.end_capture()
+
+
+def _may_write(step: Step) -> list[Array]:
+    """What a step fills; of one in place all that it is given."""
+    found = [step.out] if step.out is not None else step.arrays
+    inner = [each if isinstance(each, list | tuple) else [each] for each in found]
+    return [x for each in inner for x in each if hasattr(x, "strides")]
+
+
+def _bounds(x: Array) -> tuple[int, int]:
+    """The addresses from which to which ``x`` lies."""
+    if not x.size:
+        return 0, 0
+    ways = [step * (size - 1) for size, step in zip(x.shape, x.strides, strict=True)]
+    start, end = (x.data.ptr + sum(each(way, 0) for way in ways) for each in (min, max))
+    return start, end + x.itemsize
 
 
 def _lies(x: Array) -> tuple[Any, ...]:

@@ -110,7 +110,9 @@ def _checked(p: Any) -> int:
         machine.launched("gemm")
         product()
     else:
-        capture.add("gemm", product, memory.chunks(p.a, p.b, p.c))
+        if not handle.workspace:
+            raise ValueError("a product is captured with no workspace but cuBLAS's own")
+        capture.add("gemm", product, memory.chunks(p.a, p.b, p.c, handle.workspace))
     return 0
 
 

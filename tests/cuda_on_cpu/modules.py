@@ -24,16 +24,20 @@ _last: dict[str, ModuleType] = {}  # the modules of the backend that was loaded 
 
 
 def load(*arguments: Any) -> Any:
-    """A ``CupyBackend`` on the stand-in, or why there can be none.
+    """A ``CupyBackend`` on the stand-in, or why there can be none: no compiler.
 
-    Its modules are its own: those under ``sys.modules`` are as before.
+    RuntimeError where it finds itself not usable, so that a fault of it skips no test. Its modules
+    are its own: those under ``sys.modules`` are as before.
     """
     if compiling.compiler() is None:
         return "g++ was not found, which compiles the CUDA sources for the CPU"
     with installed():
         _last.clear()
         kind = importlib.import_module(BACKEND).CupyBackend
-        found = kind.unusable() or kind(*arguments)
+        wrong = kind.unusable()
+        if wrong is not None:
+            raise RuntimeError(f"the backend is not usable on the stand-in: {wrong}")
+        found = kind(*arguments)
         _last.update({name: sys.modules[name] for name in sys.modules if _ours(name)})
     return found
 
