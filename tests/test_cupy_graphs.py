@@ -10,10 +10,11 @@ from typing import Any
 import cuda_on_cpu
 import numpy as np
 import pytest
+from cuda_on_cpu import cublas
 
 import tinygrad_mnist as tg
 import tinygrad_mnist.nn.functional as F
-from tinygrad_mnist import nn, optim
+from tinygrad_mnist import config, nn, optim
 from tinygrad_mnist.kernels import Backend
 
 Run = Callable[..., Any]
@@ -291,3 +292,59 @@ def test_what_a_graph_takes_for_itself_is_nobody_elses(gpu: Backend) -> None:
         held = [tg.full((size,), 77.0) for size in (64, 128, 256, 512, 1024, 2048, 4096)]
         assert recorded(x).item() == expected
         assert all(each.min().item() == 77 for each in held)
+
+
+def test_a_step_is_recorded_on_the_second_device(gpu: Backend) -> None:
+    """With several devices each has a backend; its graphs tell what they are all the same."""
+    for device in (0, 1):
+        kind = type(gpu).at(device)
+        assert not isinstance(kind, str)
+        with tg.use_backend(kind()):
+            batches = [batch(0)] * 7
+            found, step = trained(tg.jit, batches)
+            same(found, trained(exact, batches)[0])
+        assert str(step.program).splitlines()[-1].startswith("a CUDA graph of ")
+
+
+def test_each_thread_has_a_handle_that_goes_with_it(gpu: Backend) -> None:
+    gemm = cuda_on_cpu.module("cupy_kernels.gemm")
+    seen: list[int] = []
+
+    def multiply() -> None:
+        with tg.use_backend(gpu):
+            assert (tg.ones(2, 3) @ tg.ones(3, 2)).tolist() == [[3, 3], [3, 3]]
+            seen.append(gemm._handle().pointer)
+
+    for _ in range(3):
+        thread = threading.Thread(target=multiply)
+        thread.start()
+        thread.join()
+    multiply()
+    assert not set(seen[:3]) - {seen[3]} & cublas.handles
+    assert seen[3] in cublas.handles
+
+
+@pytest.mark.parametrize(("value", "mode"), [("0", 0), ("1", 3)])
+def test_tf32_is_a_mode_of_the_handle(
+    value: str, mode: int, gpu: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(config.TF32, value)
+    handle = cuda_on_cpu.module("cupy_kernels.gemm")._Handle()
+    assert cublas.Handle.from_address(handle.pointer).math_mode == mode
+
+
+def test_what_cublas_refuses_is_an_error(gpu: Backend) -> None:
+    gemm = cuda_on_cpu.module("cupy_kernels.gemm")
+    with pytest.raises(RuntimeError, match=r"^cublasGemm: cuBLAS says invalid value \(7\)$"):
+        gemm._check("cublasGemm", 7)
+    x = tg.ones(2, 3)
+    gemm._handle()._stream = None  # and another stream's workspace is set again
+    assert (x @ x.T).tolist() == [[3, 3], [3, 3]]
+
+
+def test_an_anomaly_on_the_second_device(gpu: Backend) -> None:
+    kind = type(gpu).at(1)
+    assert not isinstance(kind, str)
+    x = tg.tensor(np.array([1.0, 0.0]), backend=kind())
+    with tg.autograd.detect_anomaly(), pytest.raises(FloatingPointError, match="log"):
+        x.log()

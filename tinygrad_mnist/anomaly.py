@@ -133,11 +133,13 @@ class _Detector(_Watcher):
 
     def before(self, call: Call) -> None:
         overwrites = call.out is not None or spec(call.kernel).writes
-        self._given = _taken(call) if overwrites else None
+        with call.backend.here():
+            self._given = _taken(call) if overwrites else None
 
     def after(self, call: Call, result: Any) -> None:
         origin = self._origins.of(call)
-        found = self._found(call, result)
+        with call.backend.here():
+            found = self._found(call, result)
         if found:
             line = users_line() if call.instruction is None else call.instruction.line
             at_work = call.instruction is None and call.phase != "backward"
@@ -232,12 +234,12 @@ def _bad_results(call: Call, result: Any) -> list[_Bad]:
 def _bad_tensors(name: str, values: Sequence[Any]) -> list[_Bad]:
     """Of what a user's code takes or has made, the tensors."""
     single = len(values) == 1
-    return [
-        bad
-        for i, x in enumerate(values)
-        if hasattr(x, "array")
-        for bad in _bad(x.backend, "" if single else f"{name}[{i}]", x.array)
-    ]
+    made: list[_Bad] = []
+    for i, x in enumerate(values):
+        if hasattr(x, "array"):
+            with x.backend.here():
+                made += _bad(x.backend, "" if single else f"{name}[{i}]", x.array)
+    return made
 
 
 def _bad(backend: Backend, name: str, x: Any) -> Iterator[_Bad]:

@@ -23,8 +23,8 @@ class Spec:
     writes: tuple[str, ...]  # the inputs an in-place kernel writes
 
 
-_NOT_KERNELS = frozenset({"unusable", "at", "details", "explain", "asarray", "to_numpy"})
-_NOT_KERNELS |= {"check_index", "prepared"}
+_NOT_KERNELS = frozenset({"unusable", "at", "details", "here", "explain"})
+_NOT_KERNELS |= {"asarray", "to_numpy", "check_index", "prepared"}
 
 
 @cache

@@ -31,6 +31,10 @@ def problem() -> str | None:
     if int(cupy.__version__.partition(".")[0]) < LEAST:
         return f"CuPy is {cupy.__version__}, expected {LEAST} or later; {_install('-U ')}"
     try:
+        config.tf32()
+    except ValueError as error:
+        return f"{error}; mend it with: unset {config.TF32}"
+    try:
         return None if runtime.getDeviceCount() else _no_device()
     except runtime.CUDARuntimeError as error:
         if error.status == NO_DEVICE:
@@ -166,7 +170,7 @@ def _on(kind: Any, device: int) -> Any:
         if name == "__init__" or not name.startswith("_")
     }
     methods["asarray"] = _with(device, _brought(device, kind))
-    methods["prepared"] = _with(device, _steps(device, kind))
+    methods["here"] = lambda self: cupy.cuda.Device(device)
     own = f"{kind.name}:{device}" if device else kind.name
     return type(f"{kind.__name__}{device}", (kind,), {**methods, "name": own})
 
@@ -189,13 +193,3 @@ def _brought(device: int, kind: Any) -> Callable[..., Any]:
         return found if found.device.id == device else found.copy()
 
     return asarray
-
-
-def _steps(device: int, kind: Any) -> Callable[..., Any]:
-    """``prepared``, whose functions run on the device too."""
-
-    @wraps(kind.prepared)
-    def prepared(self: Any, steps: Any) -> Any:
-        return [_with(device, run) for run in kind.prepared(self, steps)]
-
-    return prepared

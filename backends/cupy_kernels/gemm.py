@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import math
+import sys
 import threading
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -61,6 +63,10 @@ class _Handle:
         _check("cublasSetMathMode", self._library.cublasSetMathMode(self.pointer, mode))
         self._stream: int | None = None
         self.workspaces: dict[int, Any] = {}
+
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if hasattr(self, "pointer") and not ending():  # its thread has ended
+            _module().destroy(self.pointer)
 
     def on(self, stream: int) -> Any:
         """The handle, for calls that are to run on ``stream``."""

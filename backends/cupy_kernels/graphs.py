@@ -117,6 +117,10 @@ class Captured:
         self._reason = ""
 
     def __call__(self) -> None:
+        with self._backend.here():
+            self._advance()
+
+    def _advance(self) -> None:
         if self._parts:
             for part in self._parts:
                 part()
@@ -146,9 +150,12 @@ class Captured:
     def _launch(self) -> None:
         try:
             graph = self._graph()
+        except MemoryError as error:
+            self._backend.explain(error)
+            raise
         except UncapturableError as error:
             self._split(error)
-            self()
+            self._advance()
             return
         if graph is None:
             for step in self._steps:
@@ -184,15 +191,18 @@ class Captured:
         """A graph that reads copies of the arguments, wherever these lie."""
         given = [step.arrays[i] for step, i in self._moving]
         buffers: dict[Any, Array] = {}
+        copied = []
         for array, (step, i) in zip(given, self._moving, strict=True):
             if _lies(array) not in buffers:
                 buffer = buffers[_lies(array)] = cupy.empty_like(array, order="K")
-                self._copied.append((buffer, step, i))
+                copied.append((buffer, step, i))
         try:
             self._put([buffers[_lies(array)] for array in given])
-            return _Graph(self._backend, self._steps, self._pool)
+            made = _Graph(self._backend, self._steps, self._pool)
         finally:
             self._put(given)
+        self._copied = copied
+        return made
 
     def _put(self, arrays: Sequence[Array]) -> None:
         for (step, i), array in zip(self._moving, arrays, strict=True):
@@ -229,6 +239,8 @@ class _Graph:
             except Exception as error:
                 if stream.is_capturing():
                     _abandon(stream)
+                if isinstance(error, MemoryError):  # there may be more of it at the next call
+                    raise
                 raise UncapturableError(min(number, len(steps) - 1), _first_line(error)) from error
             finally:
                 capture.numbers = None
@@ -312,7 +324,7 @@ def _bounds(x: Array) -> tuple[int, int]:
 
 
 def _lies(x: Array) -> tuple[Any, ...]:
-    return (x.data.ptr, x.shape, x.strides)
+    return (x.data.ptr, x.shape, x.strides, x.dtype)
 
 
 _said: set[tuple[str, str]] = set()

@@ -62,6 +62,7 @@ _RUN = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Product))
 _DEVICE = ctypes.CFUNCTYPE(ctypes.c_int)
 
 problems: list[str] = []  # why a product gave no SUCCESS, the last one last
+handles: set[int] = set()  # that are there
 
 
 @_RUN
@@ -169,10 +170,12 @@ def module() -> ModuleType:
     def create() -> int:
         handle = ctypes.c_void_p()
         _check(loaded.cublasCreate_v2(ctypes.byref(handle)))
-        return int(handle.value or 0)
+        handles.add(made := int(handle.value or 0))
+        return made
 
     def destroy(handle: int) -> None:
         _check(loaded.cublasDestroy_v2(ctypes.c_void_p(handle)))
+        handles.remove(handle)
 
     def setMathMode(handle: int, mode: int) -> None:
         _check(loaded.cublasSetMathMode(ctypes.c_void_p(handle), mode))

@@ -135,7 +135,8 @@ class Program:
     def build(self) -> None:
         """Give every place memory of its own, or its block's, and prepare the calls."""
         self._uses, self._bound = {}, []
-        self._allocate()
+        with self.backend.here():
+            self._allocate()
         for constant in self.constants:
             self._step(constant).run(self.backend)
         segment = _Segment()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal, Self
@@ -102,6 +103,10 @@ class Base:
         One that compiles has an entry ``"compiled"``: what this process has compiled so far.
         """
         return {}
+
+    def here(self) -> AbstractContextManager[Any]:
+        """``with backend.here():`` what ``xp`` makes lies where this backend's arrays do."""
+        return nullcontext()
 
     def explain(self, error: MemoryError) -> None:
         """Note on an error of a kernel what there is to know of this backend's memory."""
