@@ -172,17 +172,10 @@ def _in_processes(
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{number}.json" for number in range(shares)]
         logs = [Path(folder) / f"{number}.log" for number in range(shares)]
-        running = []
-        for number, (file, log) in enumerate(zip(files, logs, strict=True)):
-            command = [sys.executable, __file__, "--parts", name, "--share", f"{number}/{shares}"]
-            command += ["--out", str(file), "--backend", options.backend]
-            command += ["--data", options.data] if options.data else []
-            command += ["--quick"] if options.quick else []
-            with log.open("wb") as output:
-                running.append(
-                    subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-                )
+        running: list[subprocess.Popen] = []
         try:
+            for number, (file, log) in enumerate(zip(files, logs, strict=True)):
+                running.append(_begun(name, f"{number}/{shares}", options, file, log))
             seen, kept = 0.0, time.monotonic()
             while any(each.poll() is None for each in running) and time.monotonic() < ends:
                 time.sleep(0.2)
@@ -204,6 +197,18 @@ def _in_processes(
                 made.setdefault("output", []).extend(told[-20:])
                 lost.append(f"ended with {process.returncode}: {' '.join(told[-1:])}")
     return made
+
+
+def _begun(
+    name: str, share: str, options: argparse.Namespace, file: Path, log: Path
+) -> subprocess.Popen:
+    """The process of a share of a part, which writes what it finds to ``file``."""
+    command = [sys.executable, __file__, "--parts", name, "--share", share]
+    command += ["--out", str(file), "--backend", options.backend]
+    command += ["--data", options.data] if options.data else []
+    command += ["--quick"] if options.quick else []
+    with log.open("wb") as output:
+        return subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
 
 
 def _merged(files: Sequence[Path]) -> Found:
