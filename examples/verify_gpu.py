@@ -18,9 +18,9 @@ folder; PyTorch and JAX are measured beside ours where they are installed. The p
 - tests: the test suite on the backend
 
 Each part runs in processes of its own with a time limit, so that one that fails or hangs stops no
-other; the file is replaced as a whole whenever there is something new, also while a part runs. What
-it holds of parts that are not run now stays. The exit code is 0 if nothing failed, 1 if something
-did, 2 if the backend is not usable here.
+other; the file is replaced as a whole whenever there is something new, also while a part runs,
+which is "under way" then. What it holds of parts that are not run now stays. The exit code is 0 if
+nothing failed, 1 if something did, 2 if the backend is not usable here.
 """
 
 import argparse
@@ -106,6 +106,7 @@ def main(
     about = Work(found)
     machine.machine(about)
     results["machine"] = {**about.found, "command": _line(arguments)}
+    write_whole(out, as_json(results))  # where that fails it does so before anything has run
     ends = time.monotonic() + options.limit
     for name in dict.fromkeys(options.parts):
         part = PARTS[name]
@@ -151,7 +152,7 @@ def _share(options: argparse.Namespace) -> int:
     number, of = map(int, options.share.split("/"))
     work = Work(resolve(options.backend, "--backend"), options.data, options.quick, (number, of))
     found = _here(name, work, {}, lambda made: write_whole(options.out, as_json(made)))
-    write_whole(options.out, as_json({**found, "ended": 1}))
+    write_whole(options.out, as_json(found))
     return 0
 
 
@@ -171,24 +172,17 @@ def _in_processes(
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{number}.json" for number in range(shares)]
         logs = [Path(folder) / f"{number}.log" for number in range(shares)]
-        running = []
-        for number, (file, log) in enumerate(zip(files, logs, strict=True)):
-            command = [sys.executable, __file__, "--parts", name, "--share", f"{number}/{shares}"]
-            command += ["--out", str(file), "--backend", options.backend]
-            command += ["--data", options.data] if options.data else []
-            command += ["--quick"] if options.quick else []
-            with log.open("wb") as output:
-                running.append(
-                    subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-                )
+        running: list[subprocess.Popen] = []
         try:
+            for number, (file, log) in enumerate(zip(files, logs, strict=True)):
+                running.append(_begun(name, f"{number}/{shares}", options, file, log))
             seen, kept = 0.0, time.monotonic()
             while any(each.poll() is None for each in running) and time.monotonic() < ends:
                 time.sleep(0.2)
                 newest = max((file.stat().st_mtime for file in files if file.exists()), default=0)
                 if newest > seen and time.monotonic() - kept > EVERY:
                     seen, kept = newest, time.monotonic()
-                    keep(_merged(files) | stamp)
+                    keep(_merged(files) | stamp | {"under way": True})
             stopped = [each.poll() is None for each in running]
         finally:
             for each in running:
@@ -202,8 +196,19 @@ def _in_processes(
                 told = log.read_text("utf-8", "replace").splitlines()
                 made.setdefault("output", []).extend(told[-20:])
                 lost.append(f"ended with {process.returncode}: {' '.join(told[-1:])}")
-        made.pop("ended", None)
     return made
+
+
+def _begun(
+    name: str, share: str, options: argparse.Namespace, file: Path, log: Path
+) -> subprocess.Popen:
+    """The process of a share of a part, which writes what it finds to ``file``."""
+    command = [sys.executable, __file__, "--parts", name, "--share", share]
+    command += ["--out", str(file), "--backend", options.backend]
+    command += ["--data", options.data] if options.data else []
+    command += ["--quick"] if options.quick else []
+    with log.open("wb") as output:
+        return subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
 
 
 def _merged(files: Sequence[Path]) -> Found:

@@ -128,6 +128,12 @@ def test_an_unknown_name_says_who_asked(ask, who: str) -> None:
         ask()
 
 
+@pytest.mark.parametrize(("name", "meant"), [("cuda", "cupy"), ("cuda:1", "cupy:1")])
+def test_a_device_in_place_of_a_backend(name: str, meant: str) -> None:
+    with pytest.raises(BackendError, match=f"is '{name}'.*Did you mean '{meant}'"):
+        tg.zeros(1, backend=name)
+
+
 def test_one_instance_per_name() -> None:
     assert resolve("numpy") is resolve("numpy")
 

@@ -243,6 +243,7 @@ def test_a_second_run_compiles_nothing(cupy: Any, monkeypatch: pytest.MonkeyPatc
         ({0: 1.0}, "argument 0 is a Python float, the kernel takes a pointer"),
         ({2: None}, "argument 2 is a pointer"),
         ({2: "4"}, "Unsupported type <class 'str'>"),
+        ({3: np.zeros(1, "f8,i8")[0]}, "Unsupported type <class 'numpy.void'>"),
     ],
 )
 def test_an_argument_of_another_type(

@@ -22,6 +22,7 @@ from tinygrad_mnist import backend, cli, config, doctor, driver, runs
 from tinygrad_mnist.backend import Status
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
 from tinygrad_mnist.doctor import HINT, OK, WRONG, Finding
+from tinygrad_mnist.optional import needed
 from tinygrad_mnist.utils.data import fetch, sources
 
 
@@ -122,6 +123,17 @@ def test_a_check_that_breaks_is_its_own_finding(capfd: pytest.CaptureFixture[str
     assert broken == Finding(WRONG, "check", text, "pip install a", stops=True)
     assert said == Finding(HINT, "check", "a line")
     assert capfd.readouterr().err == ""
+
+
+def test_a_check_that_needs_a_missing_package() -> None:
+    def breaks() -> Iterator[Finding]:
+        with needed("a picture"):
+            raise ModuleNotFoundError("No module named 'PIL'", name="PIL")
+        yield
+
+    (found,) = doctor._findings("check", breaks)
+    text = "a picture needs the package Pillow, which is not installed"
+    assert found == Finding(WRONG, "check", text, "pip install Pillow")
 
 
 def test_a_warning_is_one_finding() -> None:

@@ -576,7 +576,7 @@ def figures(line: str) -> list[float]:
     "steps", [["sgd-10", "mlp-32"], pytest.param([], marks=pytest.mark.slow)], ids=len
 )
 def test_a_comparison_of_steps(steps: list[str], tmp_path: Path) -> None:
-    """They run on both backends, plain and replayed; in the slow run all seven."""
+    """They run on each backend, plain and replayed; in the slow run all seven."""
     chosen = ("--steps", *steps) if steps else ()
     done = run("numpy", "--peers", "--rounds", 1, *chosen, script=PEERS, folder=tmp_path)
     assert done.returncode == 0, done.stderr

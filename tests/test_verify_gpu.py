@@ -21,6 +21,7 @@ import pytest
 from tinygrad_mnist import cuda
 from tinygrad_mnist.backends.numpy_backend import NumpyBackend
 from tinygrad_mnist.kernels import Backend
+from tinygrad_mnist.optional import MissingPackage, needed
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "examples" / "verify_gpu.py"
@@ -121,7 +122,7 @@ def test_parts_run_in_processes_of_their_own(tmp_path: Path) -> None:
     assert found["tests"]["totals"] == {"passed": 7}
     assert set(found["equality"]["families"]) == {"products, numpy", "products, numpy jit"}
     assert found["capture"]["mlp-32"]["not equal"] == []
-    assert found["capture"]["at"] and "ended" not in found["capture"]
+    assert found["capture"]["at"] and "under way" not in found["capture"]
     assert done.stdout.endswith("\npass\n")
     assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
 
@@ -163,6 +164,28 @@ def test_what_fails_stops_nothing_else(script: Any, tmp_path: Path, capsys: Any)
     assert "no room" in found["transfers"]["failures"][0]
     assert found["equality"]["families"]["products, broken"]["cases"] > 300
     assert capsys.readouterr().out.splitlines()[-1].startswith("fail: ")
+
+
+def test_the_file_is_asked_for_first(tmp_path: Path) -> None:
+    done = run("--backend", "numpy", "--quick", "--out", tmp_path / "none" / "found.json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("found.json: No such file or directory\n")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_command_without_its_packages_fails_nothing(
+    script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine with a GPU may have NumPy and CuPy alone."""
+    trainings = importlib.import_module("on_gpu.trainings")
+    with pytest.raises(MissingPackage) as missing, needed("a checkpoint"):
+        raise ModuleNotFoundError(name="filelock")
+    work = script.Work(NumpyBackend())
+    for said, failures in ((f"error: {missing.value}", 0), ("error: another", 1)):
+        done = subprocess.CompletedProcess([], 1, "", said)
+        monkeypatch.setattr(trainings.subprocess, "run", lambda *_, done=done, **__: done)
+        assert trainings.as_command(work, "mlp")["output"] == [said]
+        assert len(work.found.get("failures", ())) == failures
 
 
 def test_shares_are_put_together(script: Any) -> None:

@@ -1,4 +1,4 @@
-"""tinygrad_mnist: reverse-mode autodiff on NumPy and Numba, small enough to read.
+"""tinygrad_mnist: reverse-mode autodiff on NumPy, Numba and CuPy, small enough to read.
 
 ::
 

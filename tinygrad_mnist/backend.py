@@ -188,7 +188,10 @@ def _auto() -> Backend:
 
 
 def _unknown(name: str, asked: str) -> str:
-    close = difflib.get_close_matches(name.partition(":")[0], [*registered(), "auto"], n=1)
+    base, colon, number = name.partition(":")
+    close = difflib.get_close_matches(base, [*registered(), "auto"], n=1)
+    if base in ("cuda", "gpu"):
+        close = [f"cupy{colon}{number}"]
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"{asked} is {name!r}: there is no such backend, expected {_names()} or 'auto'.{hint}"
 

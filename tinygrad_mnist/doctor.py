@@ -31,6 +31,7 @@ from tinygrad_mnist.backend import BackendError, resolve, statuses
 from tinygrad_mnist.command import FAILED, reason, writable_folder
 from tinygrad_mnist.creation import from_numpy
 from tinygrad_mnist.nn import functional
+from tinygrad_mnist.optional import MissingPackage
 from tinygrad_mnist.utils.data import DataError, sources
 
 OK, HINT, WRONG = "ok", "--", "!!"
@@ -108,6 +109,9 @@ def _findings(name: str, check: Check, needed: bool = False) -> Iterator[Finding
             warnings.simplefilter("always")
             for each in check():
                 found.append(each)
+    except MissingPackage as error:
+        text, _, mend = reason(error).partition("; mend it with: ")
+        found.append(Finding(WRONG, name, text, mend, needed))
     except Exception as error:  # noqa: BLE001  in a broken installation anything may be raised
         text = f"this check broke off: {type(error).__name__}: {reason(error)}"
         found.append(Finding(WRONG, name, text, _mended_by(error), needed))

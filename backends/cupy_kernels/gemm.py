@@ -133,11 +133,11 @@ def _multiply(x: Array, y: Array, out: Array) -> None:
     sizes = b.transposed, a.transposed, m, n, k
     left, right = (b.array.data.ptr, b.leading), (a.array.data.ptr, a.leading)
     one, zero, target = _ONE[char], _ZERO[char], (out.data.ptr, m)
-    function, single = _functions()[char]
+    many, single = _functions()[char]
     if count == 1:
         status = single(handle, *sizes, one, *left, *right, zero, *target)
     else:
-        status = function(
+        status = many(
             handle, *sizes, one, *left, b.spacing, *right, a.spacing, zero, *target, n * m, count
         )
     if status:

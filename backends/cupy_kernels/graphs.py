@@ -53,7 +53,8 @@ class Fresh:
         self.memory = cupy.zeros((max(1, size), MOST), np.float64)
         self.step: Step | None = None  # that is being captured
         self._given: list[tuple[Fn, Step, dict[str, Any]]] = []
-        self._carried = np.zeros((-(-max(1, size) // CARRIED),), _CARRIED)
+        # CuPy 14.0 takes a struct as an array, and not as an element of one.
+        self._carried = [np.zeros((), _CARRIED) for _ in range(0, size, CARRIED)]
 
     def place(self, fn: Fn, static: dict[str, Any]) -> Array | None:
         """Where ``fn`` of the step's numbers will lie; None where these never change."""

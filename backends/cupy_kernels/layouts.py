@@ -187,7 +187,7 @@ def _tiled(
     others = -(-rows // (4 * down)) * groups
     if not sliced:
         at_once = min(terms, 64)
-        fits = (w for w in (64, 32, 16, 8) if _deepest(down, w, itemsize) >= at_once)
+        fits = (w for w in (WIDEST // 4, 32, 16, 8) if _deepest(down, w, itemsize) >= at_once)
         fits = (w for w in fits if w * down <= THREADS)
         across = next((w for w in fits if others * -(-columns // (4 * w)) >= MANY), 4)
     blocks = others * -(-columns // (4 * across))

@@ -17,7 +17,7 @@ QUICK = ("products", "mlp-32"), 5  # what is compared, and the steps of training
 
 def equality(work: Work) -> None:
     """``verify`` of all families as data; then the trainings, by relative differences."""
-    names, steps = (QUICK) if work.quick else ((*FAMILIES, *TRAININGS), STEPS)
+    names, steps = QUICK if work.quick else ((*FAMILIES, *TRAININGS), STEPS)
     columns = [Column(work.backend, jit) for jit in (False, True)]
     for name in work.mine(names):
         if name in TRAININGS:

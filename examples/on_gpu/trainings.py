@@ -116,7 +116,7 @@ def as_command(work: Work, name: str) -> Found:
     found = {"seconds": seconds, "code": done.returncode, "test accuracy": accuracy[:1]}
     if done.returncode:
         found["output"] = (done.stdout + done.stderr).splitlines()[-5:]
-        if "No module named" not in done.stderr:  # the figures of its report need others
+        if "is not installed" not in done.stderr:  # its checkpoints and report need others
             work.fail(f"train --model {name} ended with {done.returncode}")
     return found
 
@@ -131,9 +131,12 @@ def lines(found: Found) -> list[str]:
             shown.append(f"{name}: {told['error']}"[:160])
             continue
         command = told.get("command", {})
-        whole = f"; the command {command['seconds']:.1f} s" if command else ""
+        whole = ""
+        if command:
+            said = command.get("output", [f"{command['seconds']:.1f} s"])[-1:]
+            whole = f"; the command: {' '.join(said)}"
         shown.append(
-            f"{name}: {told['seconds']:.3f} s of at most {told['at most, seconds']} s, "
+            f"{name}: {told['seconds']:.3f} s of at most {told['at most, seconds']} s on a card, "
             f"{told['steps']} steps, {told['test accuracy']:.2%}{whole}"
         )
     return shown

@@ -231,7 +231,9 @@ def lines(found: Found) -> list[str]:
     for name, told in found.items():
         if not isinstance(told, dict):
             continue
-        parts = [str(told.get("counted by"))]
+        if "counted by" not in told:
+            continue  # it failed before
+        parts = [told["counted by"]]
         if "captured" in told:
             parts.append(f"a step can be captured: {told['captured']}")
         for key, total in told.items():

@@ -156,7 +156,7 @@ def _bytes(x: Any, where: str) -> bytes:
         if x.size != 1:
             raise TypeError(f"{where} is a NumPy array of shape {x.shape}, not cupy's")
         return x.tobytes()
-    if isinstance(x, np.generic):
+    if isinstance(x, np.generic) and not isinstance(x, np.void):  # which CuPy 14.0 refuses
         return x.tobytes()
     raise TypeError(f"{where}: Unsupported type {type(x)}")
 

@@ -164,7 +164,7 @@ def _dataset(name: str) -> Dataset:
 
 
 def _cache_folder(name: str) -> Path:
-    with needed("data from elsewhere than a folder that is named"):
+    with needed(f"finding data without --data FOLDER or {config.DATA}"):
         import pooch  # type: ignore[import-untyped]  # noqa: PLC0415
 
     return Path(pooch.os_cache("tinygrad_mnist")) / name
