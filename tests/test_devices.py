@@ -461,3 +461,33 @@ def test_memory_that_runs_out_is_explained(cupy_kind: Any, monkeypatch: pytest.M
             assert "mend it with: a smaller batch, or drop tensors" in note
     finally:
         pool.set_limit(0)
+
+
+# ---- what a PyTorch script asks
+
+
+def test_a_device_is_its_name() -> None:
+    assert tg.device("cuda", 1) == "cuda:1"
+    assert tg.device("cpu") == tg.ones(1, backend="numpy").device
+    assert isinstance(tg.device("cuda:1"), str)
+    assert tg.ones(1, backend="numpy").to(tg.device("cpu", 0)).device == "cpu"
+
+
+def test_waiting_for_a_gpu_raises_what_it_has_met(
+    cupy_kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(choice._loaded, "cupy", cupy_kind())
+    rows = tg.ones(3, 2, backend="cupy")
+    wrong = rows[tg.tensor([0, 3], backend="cupy")]
+    with pytest.raises(IndexError, match="found index 3, expected"):
+        tg.cuda.synchronize()
+    tg.cuda.synchronize("cuda:0")
+    assert wrong.shape == (2, 2)
+
+
+def test_waiting_for_no_gpu_is_an_error() -> None:
+    if tg.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert tg.cuda.device_count() == 0
+    with pytest.raises(BackendError, match=r"cuda\.synchronize: the device 3 is 'cupy:3'"):
+        tg.cuda.synchronize(3)

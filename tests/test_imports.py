@@ -215,7 +215,7 @@ def test_the_core_is_within_its_budget() -> None:
     """The engine that runs without ``jit``, and ``jit``, which is as much about what it refuses."""
     counted = {dotted(p): code_lines(p) for p in modules() if part(dotted(p)) in CORE}
     jit = {name: lines for name, lines in counted.items() if part(name) == "jit"}
-    assert sum(counted.values()) - sum(jit.values()) <= 3220, counted
+    assert sum(counted.values()) - sum(jit.values()) <= 3225, counted
     assert sum(jit.values()) <= 1100, jit
 
 

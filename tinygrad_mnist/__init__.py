@@ -68,7 +68,8 @@ from tinygrad_mnist.serialization import save as save
 from tinygrad_mnist.tensor import Tensor as Tensor
 
 compile = jit  # PyTorch's name for it
-device = str  # a device is its name, as x.device gives it
+from tinygrad_mnist.cuda import device as device
+
 bool_, uint8, int8, int16, int32, int64, float32, float64 = _DTYPES
 bool, int, long, float, double = bool_, int32, int64, float32, float64
 

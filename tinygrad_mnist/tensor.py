@@ -356,7 +356,7 @@ def of_host(backend: Backend) -> bool:
 
 def _target(place: Any, own: Backend) -> Backend:
     """The backend that a backend's or a device's name stands for, seen from ``own``."""
-    if place == "cpu":
+    if place in ("cpu", "cpu:0"):
         return own if of_host(own) else _host()
     if isinstance(place, str) and place.partition(":")[0] == "cuda":
         return resolve("cupy" + place[4:], f"to: the backend of the device {place!r}")

@@ -7,7 +7,6 @@ the device reaches by itself; so looking costs the host nothing, and no kernel w
 from __future__ import annotations
 
 import threading
-from functools import cache
 
 import cupy
 import numpy as np
@@ -17,6 +16,7 @@ FAULTS = np.dtype([("taken", np.uint64), ("record", np.uint64), ("what", np.int6
 NEGATIVE_POWER = "pow: integers to negative powers are no integers; use x.to(float) ** y"
 
 _names: list[str] = []  # what indices go into; kernels are given its place here
+_records: dict[int, _Record] = {}  # by device
 _arguments: dict[tuple[int, str], np.ndarray] = {}  # by device and name
 _lock = threading.Lock()
 
@@ -33,11 +33,6 @@ class _Record:
         self.fields[:] = 0
 
 
-@cache
-def _record(device: int) -> _Record:
-    return _Record()
-
-
 def argument(what: str) -> np.ndarray:
     """The struct ``Faults`` of the current device, for indices into ``what``."""
     device = cupy.cuda.runtime.getDevice()
@@ -47,7 +42,7 @@ def argument(what: str) -> np.ndarray:
 
 def _made(device: int, what: str) -> np.ndarray:
     with _lock:
-        record = _record(device)
+        record = _records[device] = _records.get(device) or _Record()
         if what not in _names:
             _names.append(what)
         made = np.zeros((), FAULTS)
@@ -60,8 +55,8 @@ def check() -> None:
 
     The current device has been waited for.
     """
-    record = _record(cupy.cuda.runtime.getDevice())
-    if not record.fields[4]:
+    record = _records.get(cupy.cuda.runtime.getDevice())
+    if record is None or not record.fields[4]:
         return
     found, low, size, number, _ = record.fields.tolist()
     record.fields[:] = 0

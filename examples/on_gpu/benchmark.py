@@ -21,7 +21,6 @@ import tinygrad_mnist as tg
 from on_gpu.floor import floor_of, rates
 from on_gpu.work import Found, Work, first_lines
 from tinygrad_mnist.backend import use_backend
-from tinygrad_mnist.jit.program import Program
 from tinygrad_mnist.verification.steps import STEPS
 
 SCRIPT = Path(__file__).resolve().parents[1] / "verify_gpu.py"
@@ -75,8 +74,8 @@ def benchmark(work: Work) -> None:
                 columns, found = timed(work, columns, step, rounds)
                 work.found.setdefault("steps", {})[step] = found
                 plain, jitted = columns[:2]
-                nodes = nodes_of(jitted.jitted.program)
-                found["floor"] = floor_of(step, plain.run, measured, nodes)
+                kernels = len(jitted.jitted.program.instructions())
+                found["floor"] = floor_of(step, plain.run, measured, kernels)
                 judge(work, step, found)
             except Exception as error:  # noqa: BLE001  the other steps go on
                 work.fail(f"{step}: {first_lines(error)}")
@@ -155,11 +154,6 @@ def judge(work: Work, step: str, found: Found) -> None:
     for name, told in found["columns"].items():
         if told["device"] < 0.5 * told["wall"] and name in (PLAIN, JIT):
             work.fail(f"{step}: the events of {name} do not see its stream")
-
-
-def nodes_of(program: Program) -> int:
-    """The kernels of a program: as many as its graph has nodes, or nearly."""
-    return len(program.instructions())
 
 
 def lines(found: Found) -> list[str]:

@@ -5,7 +5,7 @@ rate of a large copy on the card. Operations: two for each multiply-add of the p
 convolutions that the plain step does, at the rate of a large float32 product by the backend's own
 ``matmul``. The floor is the larger of the two. What small networks move stays in the card's cache,
 whose rate is higher: the floor by bytes is then no floor, and told apart. Beside it stands what
-starting so many nodes of a graph takes, if none did anything.
+as many nodes of a graph take as the step has kernels, if none does anything.
 """
 
 import numpy as np
@@ -87,7 +87,7 @@ def empty_node(xp, clock, nodes: int) -> float:
         return best(clock, lambda: graph.launch(stream)) / nodes
 
 
-def floor_of(step: str, run, rates: Found, nodes: int | None) -> Found:
+def floor_of(step: str, run, rates: Found, kernels: int) -> Found:
     """The floor of a step, in microseconds; ``run`` does it plain."""
     operations = Operations()
     with observe(operations):
@@ -102,8 +102,7 @@ def floor_of(step: str, run, rates: Found, nodes: int | None) -> Found:
         "by operations, µs": operations.count / rates["operations per second"] * 1e6,
     }
     found["µs"] = max(found["by bytes, µs"], found["by operations, µs"])
-    if nodes is not None:
-        found["nodes"] = nodes
-        if "seconds per empty node" in rates:
-            found["nodes alone, µs"] = nodes * rates["seconds per empty node"] * 1e6
+    found["kernels"] = kernels  # each of them one node of the graph, or a few
+    if "seconds per empty node" in rates:
+        found["as many empty nodes, µs"] = kernels * rates["seconds per empty node"] * 1e6
     return found
