@@ -182,6 +182,16 @@ class CupyBackend(Updates, Backend):
     def copy(self, x: Array, *, out: Array = None) -> Array:
         return x.copy(order="C") if out is None else self._into(out, x)
 
+    def concat(self, *arrays: Array, dim: int, out: Array = None) -> Array:
+        # CuPy's of more than 8 arrays sends their addresses from the host.
+        shape = list(arrays[0].shape)
+        shape[dim] = sum(x.shape[dim] for x in arrays)
+        out, end, lead = or_empty(out, tuple(shape), arrays[0].dtype), 0, (slice(None),) * dim
+        for x in arrays:
+            start, end = end, end + x.shape[dim]
+            out[(*lead, slice(start, end))] = x
+        return out
+
     def copy_(self, x: Array, y: Array) -> None:
         # What is contiguous CuPy copies as memory, in which order none can tell.
         x[...] = y if served.apart(x, y) else y.copy()
@@ -295,6 +305,10 @@ class CupyBackend(Updates, Backend):
         self._grid("reductions", "sum_slices", grid, BLOCK, x.dtype, x, slices, span)
         span, grid = layouts.sums((1, grid[1], out.size, 1), most=1)
         self._grid("reductions", "sum_of_slices", grid, BLOCK, x.dtype, slices, out, span)
+
+    def min(self, x: Array, *, dim: int, keepdim: bool, out: Array = None) -> Array:
+        # CuPy 14.2 takes the ``out`` of a minimum for its dtype: TypeError.
+        return self._into(out, self.xp.min(x, axis=dim, keepdims=keepdim))
 
     def argmax(self, x: Array, *, dim: int, keepdim: bool, out: Array = None) -> Array:
         found = self._place(x, True, dim, keepdim, out)

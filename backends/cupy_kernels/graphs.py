@@ -210,8 +210,7 @@ class _Graph:
                     number += 1
                 self._graph = stream.end_capture()
             except Exception as error:
-                if stream.is_capturing():
-                    _abandon(stream)
+                _abandon(stream)
                 raise UncapturableError(min(number, len(steps) - 1), _first_line(error)) from error
             finally:
                 capture.numbers = None
@@ -273,7 +272,10 @@ def _stream(device: int) -> Any:
 
 
 def _abandon(stream: Any) -> None:
-    """End a capture that failed; the error that ended it tells more than this one."""
+    """End a capture that failed; the error that ended it tells more than this one.
+
+    Whether there still is one is not asked: CuPy's ``is_capturing`` raises where it is broken.
+    """
     with suppress(RuntimeError):  # CuPy's are
         stream.end_capture()
 
