@@ -35,6 +35,19 @@ LITTLE = 2**28  # and looks of all its elements
 BLOCK = (layouts.THREADS,)  # of sums
 
 
+def _reduction(name: str) -> Callable[..., Any]:
+    """CuPy's, which is given no ``out``.
+
+    Of a minimum, CuPy 14.2 takes that for the dtype (TypeError); and where it reduces an array that
+    lies by columns, it gives ``out`` the strides of columns.
+    """
+
+    def kernel(self: Backend, x: Array, *, dim: int, keepdim: bool, out: Array = None) -> Array:
+        return self._into(out, getattr(self.xp, name)(x, axis=dim, keepdims=keepdim))
+
+    return kernel
+
+
 class CupyBackend(Updates, Backend):
     """The default kernels, and CUDA kernels in their place."""
 
@@ -289,7 +302,7 @@ class CupyBackend(Updates, Backend):
     def sum(self, x: Array, *, dim: Shape, keepdim: bool, out: Array = None) -> Array:
         groups = layouts.groups_of(x.shape, dim) if x.size and served.floats(x) else None
         if groups is None or not served.takes(out, x.dtype):
-            return super().sum(x, dim=dim, keepdim=keepdim, out=out)
+            return self._into(out, super().sum(x, dim=dim, keepdim=keepdim))
         x = self._contiguous(x)  # however it lies, its sums have the same bits
         out = or_empty(out, _kept(x.shape, dim, keepdim), x.dtype)
         self._sum(x, groups, out)
@@ -306,9 +319,10 @@ class CupyBackend(Updates, Backend):
         span, grid = layouts.sums((1, grid[1], out.size, 1), most=1)
         self._grid("reductions", "sum_of_slices", grid, BLOCK, x.dtype, slices, out, span)
 
-    def min(self, x: Array, *, dim: int, keepdim: bool, out: Array = None) -> Array:
-        # CuPy 14.2 takes the ``out`` of a minimum for its dtype: TypeError.
-        return self._into(out, self.xp.min(x, axis=dim, keepdims=keepdim))
+    max = _reduction("max")
+    min = _reduction("min")
+    any = _reduction("any")
+    all = _reduction("all")
 
     def argmax(self, x: Array, *, dim: int, keepdim: bool, out: Array = None) -> Array:
         found = self._place(x, True, dim, keepdim, out)
