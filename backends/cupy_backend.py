@@ -35,6 +35,19 @@ LITTLE = 2**28  # and looks of all its elements
 BLOCK = (layouts.THREADS,)  # of sums
 
 
+def _reduction(name: str) -> Callable[..., Any]:
+    """CuPy's, which is given no ``out``.
+
+    Of a minimum, CuPy 14.2 takes that for the dtype (TypeError); and where it reduces an array that
+    lies by columns, it gives ``out`` the strides of columns.
+    """
+
+    def kernel(self: Backend, x: Array, *, dim: int, keepdim: bool, out: Array = None) -> Array:
+        return self._into(out, getattr(self.xp, name)(x, axis=dim, keepdims=keepdim))
+
+    return kernel
+
+
 class CupyBackend(Updates, Backend):
     """The default kernels, and CUDA kernels in their place."""
 
@@ -182,6 +195,16 @@ class CupyBackend(Updates, Backend):
     def copy(self, x: Array, *, out: Array = None) -> Array:
         return x.copy(order="C") if out is None else self._into(out, x)
 
+    def concat(self, *arrays: Array, dim: int, out: Array = None) -> Array:
+        # CuPy's of more than 8 arrays sends their addresses from the host.
+        shape = list(arrays[0].shape)
+        shape[dim] = sum(x.shape[dim] for x in arrays)
+        out, end, lead = or_empty(out, tuple(shape), arrays[0].dtype), 0, (slice(None),) * dim
+        for x in arrays:
+            start, end = end, end + x.shape[dim]
+            out[(*lead, slice(start, end))] = x
+        return out
+
     def copy_(self, x: Array, y: Array) -> None:
         # What is contiguous CuPy copies as memory, in which order none can tell.
         x[...] = y if served.apart(x, y) else y.copy()
@@ -279,7 +302,7 @@ class CupyBackend(Updates, Backend):
     def sum(self, x: Array, *, dim: Shape, keepdim: bool, out: Array = None) -> Array:
         groups = layouts.groups_of(x.shape, dim) if x.size and served.floats(x) else None
         if groups is None or not served.takes(out, x.dtype):
-            return super().sum(x, dim=dim, keepdim=keepdim, out=out)
+            return self._into(out, super().sum(x, dim=dim, keepdim=keepdim))
         x = self._contiguous(x)  # however it lies, its sums have the same bits
         out = or_empty(out, _kept(x.shape, dim, keepdim), x.dtype)
         self._sum(x, groups, out)
@@ -295,6 +318,11 @@ class CupyBackend(Updates, Backend):
         self._grid("reductions", "sum_slices", grid, BLOCK, x.dtype, x, slices, span)
         span, grid = layouts.sums((1, grid[1], out.size, 1), most=1)
         self._grid("reductions", "sum_of_slices", grid, BLOCK, x.dtype, slices, out, span)
+
+    max = _reduction("max")
+    min = _reduction("min")
+    any = _reduction("any")
+    all = _reduction("all")
 
     def argmax(self, x: Array, *, dim: int, keepdim: bool, out: Array = None) -> Array:
         found = self._place(x, True, dim, keepdim, out)

@@ -162,6 +162,38 @@ def test_what_cannot_be_captured_runs_between_graphs(
     assert "matmul by itself (" in about
 
 
+def test_a_kernel_that_breaks_the_capture_runs_by_itself(
+    gpu: Backend, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exp = type(gpu).exp
+
+    def waits(self: Backend, x: Any, *, out: Any = None) -> Any:
+        self.xp.cuda.get_current_stream().synchronize()
+        return exp(self, x, out=out)
+
+    monkeypatch.setattr(type(gpu), "exp", waits)
+    recorded = tg.jit(lambda x: (x * 2).exp() - 1)
+    for seed in range(6):
+        x = tg.tensor(np.random.default_rng(seed).standard_normal((4, 3)))
+        expected = np.exp(x.cpu().numpy() * 2) - 1
+        np.testing.assert_allclose(recorded(x).cpu().numpy(), expected, rtol=1e-12)
+    assert "tinygrad_mnist: exp runs outside of CUDA graphs: " in capsys.readouterr().err
+    (run,) = recorded.program.runs()
+    assert len(run.parts()) == 3
+
+
+def test_what_cupy_does_otherwise_is_in_the_graph(gpu: Backend) -> None:
+    """The minimum into memory that is there, and more than 8 arrays put together."""
+    recorded = tg.jit(lambda x: tg.cat([x * i for i in range(12)], 1).min(1)[0].sum())
+    for seed in range(6):
+        x = tg.tensor(np.random.default_rng(seed).standard_normal((4, 3)).astype(np.float32))
+        expected = np.concatenate([x.cpu().numpy() * i for i in range(12)], 1).min(1).sum()
+        np.testing.assert_allclose(recorded(x).cpu().numpy(), expected, rtol=1e-6)
+    with cuda_on_cpu.transfers() as crossed:
+        recorded(x)
+    assert (list(crossed), crossed.launches.count("graph")) == ([], 1)
+
+
 def test_two_programs_do_not_share_memory(gpu: Backend) -> None:
     """Graphs go on writing to their memory, whatever else is made and freed between them."""
     x, y = batch(0)

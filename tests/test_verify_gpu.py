@@ -223,11 +223,14 @@ static void call(int domain, const char* name, const void* params, const char* i
 int some_work() {
     if (domains != 6) return 1;
     Copy up = {0, 0, 8, 1, 0}, down = {0, 0, 8, 2, 0};
-    Copy across = {0, 0, 8, 3, 0}, any = {0, 0, 8, 4, 0};
+    Copy across = {0, 0, 8, 3, 0}, any = {(void*)16, (void*)32, 8, 4, 0};
+    Copy given = {(void*)16, (void*)48, 8, 4, 0};
     call(2, "cudaMemcpyAsync", &up, "cuMemcpyHtoDAsync_v2");
     call(2, "cudaMemcpyAsync", &down, "cuMemcpyDtoHAsync_v2");
     call(2, "cudaMemcpy", &across, 0);
     call(2, "cudaMemcpyAsync", &any, "cuMemcpyAsync");
+    call(2, "cudaMemcpyAsync", &given, "cuMemcpyAsync");
+    call(1, "cuMemcpyAsync", 0, 0);
     call(2, "cudaStreamSynchronize", 0, "cuStreamSynchronize");
     call(2, "cudaGraphLaunch", 0, 0);
     call(1, "cuMemcpyDtoH_v2", 0, 0);
@@ -251,18 +254,19 @@ def test_calls_are_counted_once_each(
     calls = importlib.import_module("on_gpu.calls")
     monkeypatch.setenv("CUDA_PATH", str(tmp_path))
     monkeypatch.setattr(calls.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(calls, "on_device", lambda pointer: pointer in (16, 32))
     counter = calls.Calls()
     assert counter.path == str(library)
     with counter.counted() as found:
         assert counter._library.some_work() == 0
     assert counter._library.some_work() == 0  # outside
     counter.close()
-    assert found["cudaMemcpyAsync: to the device"] == 1
+    assert found["cudaMemcpyAsync: to the device"] == 2
     assert calls.sorted_out(found) == {
-        "to the device": 1, "to the host": 2, "direction unknown": 1, "waits": 1,
-        "on the device": 1,
+        "to the device": 2, "to the host": 2, "direction unknown": 1, "waits": 1,
+        "on the device": 2,
     }  # fmt: skip
-    assert Counter(found).total() == 8
+    assert Counter(found).total() == 10
 
 
 def test_without_cupti_it_says_why(

@@ -176,6 +176,8 @@ def _spacing(x: Array, batch: Shape) -> int | None:
         if whole == 1:
             continue
         step = 0 if size == 1 else step // x.dtype.itemsize
+        if step < 0:
+            return None
         if spacing is None:
             spacing = step
         elif step != spacing * reach:

@@ -162,10 +162,8 @@ class Captured:
             for step in self._steps:
                 step.run(self._backend)
             return
-        if graph is self._buffered:
-            for buffer, step, i in self._copied:
-                buffer[...] = step.arrays[i]
-        graph.launch()
+        copied = self._copied if graph is self._buffered else []
+        graph.launch([(buffer, step.arrays[i]) for buffer, step, i in copied])
 
     def _graph(self) -> _Graph | None:
         """The graph that reads what the arguments hold now; None where a copy may be too early."""
@@ -238,26 +236,30 @@ class _Graph:
                 self._graph = stream.end_capture()
                 self._workspace = gemm.workspace(stream.ptr)  # this thread may end before the graph
             except Exception as error:
-                if stream.is_capturing():
-                    _abandon(stream)
+                _abandon(stream)
                 if isinstance(error, MemoryError):  # there may be more of it at the next call
                     raise
                 raise UncapturableError(min(number, len(steps) - 1), _first_line(error)) from error
             finally:
                 capture.numbers = None
 
-    def launch(self) -> None:
-        """Compute the host's numbers, and launch it on the device's default stream."""
+    def launch(self, copied: Sequence[tuple[Array, Array]]) -> None:
+        """Fill the buffers ``copied``, each with its array, carry the host's numbers, launch it.
+
+        All on the device's default stream, where no earlier launch reads them any more.
+        """
         current, default = cupy.cuda.get_current_stream(), cupy.cuda.Stream.null
         if current == default:
-            self._start()
+            self._start(copied)
             return
         default.wait_event(current.record())
         with default:
-            self._start()
+            self._start(copied)
         current.wait_event(default.record())
 
-    def _start(self) -> None:
+    def _start(self, copied: Sequence[tuple[Array, Array]]) -> None:
+        for buffer, array in copied:
+            buffer[...] = array
         self._fresh.carry()
         self._graph.launch()
 
@@ -303,7 +305,10 @@ def _stream(device: int) -> Any:
 
 
 def _abandon(stream: Any) -> None:
-    """End a capture that failed; the error that ended it tells more than this one."""
+    """End a capture that failed; the error that ended it tells more than this one.
+
+    Whether there still is one is not asked: CuPy's ``is_capturing`` raises where it is broken.
+    """
     with suppress(RuntimeError):  # CuPy's are
         stream.end_capture()
 

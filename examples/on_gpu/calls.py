@@ -15,6 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tinygrad_mnist import driver
+
+BY_POINTERS = 4  # cudaMemcpyDefault, which is what CuPy asks for on the device
+MEMORY_TYPE, ON_HOST = 2, 1  # of CUpointer_attribute, CUmemorytype
 DRIVER, RUNTIME = 1, 2  # of CUpti_CallbackDomain
 ENTER = 0  # of CUpti_ApiCallbackSite
 KINDS = {0: "host to host", 1: "to the device", 2: "to the host", 3: "on the device"}
@@ -54,6 +58,7 @@ class Calls:
         self.path, self._library = _library()
         self._subscriber = ctypes.c_void_p()
         self._counts: Counter[str] = Counter()
+        self._by_pointers: list[tuple[str, int, int]] = []  # copies: name, to, of
         self._depth = 0
         self._on = False
         self._callback = _CALLBACK(self._called)  # which has to outlive the subscription
@@ -71,11 +76,14 @@ class Calls:
     def counted(self) -> Iterator[Counter[str]]:
         """What is called inside the ``with`` block, by name; copies with their direction."""
         self._counts = Counter()
+        self._by_pointers.clear()
         self._on = True
         try:
             yield self._counts
         finally:
             self._on = False
+            for name, to, of in self._by_pointers:
+                self._counts[f"{name}: {KINDS[2 * on_device(of) + on_device(to)]}"] += 1
 
     def _called(self, user: Any, domain: int, number: int, data: Any) -> None:
         found = data.contents
@@ -86,7 +94,10 @@ class Calls:
         name = (found.name or b"?").decode()
         if name.startswith(("cudaMemcpyAsync", "cudaMemcpy_")) or name == "cudaMemcpy":
             copied = ctypes.cast(found.parameters, ctypes.POINTER(_Copy)).contents
-            name = f"{name}: {KINDS.get(copied.kind, 'to where its pointers say')}"
+            if copied.kind == BY_POINTERS:  # CUDA is not to be called from here
+                self._by_pointers.append((name, copied.to or 0, copied.of or 0))
+                return
+            name = f"{name}: {KINDS.get(copied.kind, 'of another kind')}"
         self._counts[name] += 1
 
     def _check(self, status: int) -> None:
@@ -94,6 +105,16 @@ class Calls:
             text = ctypes.c_char_p()
             self._library.cuptiGetResultString(status, ctypes.byref(text))
             raise OSError(f"{self.path}: {(text.value or b'').decode()} ({status})")
+
+
+def on_device(pointer: int) -> bool:
+    """Whether there is memory of a device; what CUDA does not know is the host's."""
+    found, library = ctypes.c_uint(ON_HOST), driver.library()
+    if library is not None:
+        place = ctypes.c_uint64(pointer)
+        if library.cuPointerGetAttribute(ctypes.byref(found), MEMORY_TYPE, place):
+            return False
+    return found.value != ON_HOST
 
 
 def _library() -> tuple[str, Any]:

@@ -247,6 +247,10 @@ class Stream:
         return Graph(capture)
 
     def is_capturing(self) -> bool:
+        if self._capture is not None and self._capture.broken:
+            raise RuntimeError(
+                "the stream was capturing, but an error has invalidated the capture sequence"
+            )
         return self._capture is not None
 
 

@@ -29,7 +29,7 @@ from tinygrad_mnist.verification.cases import (
 )
 from tinygrad_mnist.verification.cases.direct import Direct
 from tinygrad_mnist.verification.differences import magnitude
-from tinygrad_mnist.verification.extremes import extremes
+from tinygrad_mnist.verification.extremes import extremes, flushes, without_denormals
 from tinygrad_mnist.verification.outcomes import (
     F32,
     F64,
@@ -61,17 +61,16 @@ def compare_op(row: Row, outcomes: Sequence[Outcome]) -> None:
         for dtype in _dtypes(found):
             case = f"{row.name} of {_shapes(found)} in {dtype}"
             compare(outcomes, row.name, case, dtype, partial(_run, row, found, dtype), _pairs)
-    for found, ordinary in extremes(row.name, cases):
-        for dtype in _dtypes(found):
-            like = [ordinary, _without_signs(found)] if row.name in SUMS else [ordinary]
-            _compare_extreme(
-                outcomes,
-                row.name,
-                f"{row.name} of {_shapes(found)} with special values in {dtype}",
-                dtype,
-                partial(_run_forward, row, found, dtype),
-                [partial(_run_forward, row, each, dtype) for each in like],
-            )
+    for found, ordinary, dtype in _special(extremes(row.name, cases), outcomes):
+        like = [ordinary, _without_signs(found)] if row.name in SUMS else [ordinary]
+        _compare_extreme(
+            outcomes,
+            row.name,
+            f"{row.name} of {_shapes(found)} with special values in {dtype}",
+            dtype,
+            partial(_run_forward, row, found, dtype),
+            [partial(_run_forward, row, each, dtype) for each in like],
+        )
 
 
 def _projection(row: Row, found: Case, dtype: np.dtype) -> Arrays:
@@ -171,6 +170,17 @@ def _shape(x: Any) -> str:
 # ---- special values
 
 
+def _special(
+    made: Sequence[tuple[Case, Case]], outcomes: Sequence[Outcome]
+) -> Iterator[tuple[Case, Case, np.dtype]]:
+    """Each case in each dtype, with the ordinary one; for all, what one of them makes of it."""
+    flushed = any(flushes(outcome.column.backend) for outcome in outcomes)
+    for found, ordinary in made:
+        for dtype in _dtypes(found):
+            without = flushed and dtype == F32
+            yield without_denormals(found) if without else found, ordinary, dtype
+
+
 def _without_signs(found: Case) -> Case:
     """The case with |x| for each array of floats: what sums would be if nothing cancelled."""
 
@@ -224,16 +234,15 @@ def compare_direct(row: Direct, outcomes: Sequence[Outcome]) -> None:
             run = partial(_called, row, found, dtype)
             compare(outcomes, row.kernel, case, dtype, run, _pairs_whole)
     # The rest of an optimizer's lists is what its earlier updates left: averages of squares, say.
-    for found, ordinary in extremes(row.kernel, cases, inputs=2):
-        for dtype in _dtypes(found):
-            _compare_extreme(
-                outcomes,
-                row.kernel,
-                f"{row.kernel} of {_shapes(found)} with special values in {dtype}",
-                dtype,
-                partial(_called, row, found, dtype),
-                [partial(_called, row, ordinary, dtype)],
-            )
+    for found, ordinary, dtype in _special(extremes(row.kernel, cases, inputs=2), outcomes):
+        _compare_extreme(
+            outcomes,
+            row.kernel,
+            f"{row.kernel} of {_shapes(found)} with special values in {dtype}",
+            dtype,
+            partial(_called, row, found, dtype),
+            [partial(_called, row, ordinary, dtype)],
+        )
 
 
 def _called(row: Direct, found: Case, dtype: np.dtype, column: Column) -> Arrays:
