@@ -60,7 +60,8 @@ def compare_op(row: Row, outcomes: Sequence[Outcome]) -> None:
     for found in cases:
         for dtype in _dtypes(found):
             case = f"{row.name} of {_shapes(found)} in {dtype}"
-            compare(outcomes, row.name, case, dtype, partial(_run, row, found, dtype), _pairs)
+            pairs = partial(_pairs, row, found, dtype)
+            compare(outcomes, row.name, case, dtype, partial(_run, row, found, dtype), pairs)
     for found, ordinary, dtype in _special(extremes(row.name, cases), outcomes):
         like = [ordinary, _without_signs(found)] if row.name in SUMS else [ordinary]
         _compare_extreme(
@@ -138,9 +139,23 @@ def _on_host(found: Sequence[Tensor]) -> Arrays:
     return [y.backend.to_numpy(y.array) for y in found]
 
 
-def _pairs(found: tuple[Arrays, Arrays], expected: tuple[Arrays, Arrays]) -> Iterator[Pair]:
-    """Each array beside NumPy's; gradients are measured by the largest of the case's."""
-    yield from _pairs_whole(found[0], expected[0])
+def _pairs(
+    row: Row,
+    case: Case,
+    dtype: np.dtype,
+    found: tuple[Arrays, Arrays],
+    expected: tuple[Arrays, Arrays],
+) -> Iterator[Pair]:
+    """Each array beside NumPy's; gradients are measured by the largest of the case's.
+
+    A sum is measured by what it would be if nothing cancelled, if that is larger.
+    """
+    sizes = [magnitude(y) for y in expected[0]]
+    if row.name in SUMS:
+        unsigned = _run_forward(row, _without_signs(case), dtype, Column(REFERENCE, jit=False))
+        sizes = [max(size, magnitude(y)) for size, y in zip(sizes, unsigned, strict=True)]
+    for i, (y, reference, size) in enumerate(zip(found[0], expected[0], sizes, strict=True), 1):
+        yield Pair(f"result {i}", y, reference, size)
     size = max(map(magnitude, expected[1]), default=0.0)
     for i, (dX, reference) in enumerate(zip(found[1], expected[1], strict=True), 1):
         yield Pair(f"gradient {i}", dX, reference, size)
@@ -187,7 +202,7 @@ def _without_signs(found: Case) -> Case:
     def made(x: Any) -> Any:
         if isinstance(x, list):
             return [made(each) for each in x]
-        return np.abs(x) if isinstance(x, np.ndarray) and x.dtype == F64 else x
+        return np.asarray(np.abs(x)) if isinstance(x, np.ndarray) and x.dtype == F64 else x
 
     return replace(found, inputs=tuple(map(made, found.inputs)))
 
