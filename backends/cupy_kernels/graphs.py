@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache, partial
@@ -113,7 +114,7 @@ class Captured:
         self._direct: _Graph | None = None  # which reads arguments there
         self._buffered: _Graph | None = None  # which reads copies of them
         self._copied: list[tuple[Array, Step, int]] = []  # buffers, and whose argument each holds
-        self._written: list[tuple[int, int]] = []  # from where to where the steps may write
+        self._written: list[tuple[int, int]] = []  # from where to where the steps may write, apart
         self._parts: list[Run] = []  # instead, where not all can be captured
         self._reason = ""
 
@@ -181,10 +182,10 @@ class Captured:
     def _writes_to(self, x: Array) -> bool:
         """Whether a step may write where ``x`` lies: to what is state, or a gradient, as well."""
         if not self._written:
-            found = [each for step in self._steps for each in _may_write(step)]
-            self._written = sorted(set(map(_bounds, found)))
+            self._written = _joined([_bounds(x) for s in self._steps for x in _may_write(s)])
         start, end = _bounds(x)
-        return any(low < end and start < high for low, high in self._written)
+        before = bisect_left(self._written, (end,)) - 1  # the last that begins before the end
+        return before >= 0 and start < self._written[before][1]
 
     def _with_buffers(self) -> _Graph:
         """A graph that reads copies of the arguments, wherever these lie."""
@@ -327,6 +328,17 @@ def _bounds(x: Array) -> tuple[int, int]:
     ways = [step * (size - 1) for size, step in zip(x.shape, x.strides, strict=True)]
     start, end = (x.data.ptr + sum(each(way, 0) for way in ways) for each in (min, max))
     return start, end + x.itemsize
+
+
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same addresses in ranges that do not meet, in order."""
+    made: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if made and start <= made[-1][1]:
+            made[-1] = made[-1][0], max(made[-1][1], end)
+        else:
+            made.append((start, end))
+    return made
 
 
 def _lies(x: Array) -> tuple[Any, ...]:

@@ -42,13 +42,16 @@ __device__ inline real slope_of(real p, real g, double weight_decay, double maxi
 
 #define NUMBER(i) number(numbers, fresh, i)
 
+#define EACH(t, i) \
+    int t;         \
+    i64 i;         \
+    if (!found(tensors, t, i)) return
+
 // numbers: momentum, undamped, nesterov, lr, weight_decay, maximize; lists: buffers
 extern "C" __global__ void sgd(
     Tensors tensors, Numbers numbers, const double* fresh
 ) {
-    int t;
-    i64 i;
-    if (!found(tensors, t, i)) return;
+    EACH(t, i);
     const real p = tensors.at[0][t][i];
     const real slope = slope_of(p, tensors.at[1][t][i], NUMBER(4), NUMBER(5));
     real step = slope;
@@ -66,9 +69,7 @@ extern "C" __global__ void sgd(
 extern "C" __global__ void adam(
     Tensors tensors, Numbers numbers, const double* fresh
 ) {
-    int t;
-    i64 i;
-    if (!found(tensors, t, i)) return;
+    EACH(t, i);
     const real p = tensors.at[0][t][i];
     const real slope = slope_of(p, tensors.at[1][t][i], NUMBER(3), NUMBER(5));
     const double beta1 = NUMBER(0), beta2 = NUMBER(1);
@@ -90,9 +91,7 @@ extern "C" __global__ void adam(
 extern "C" __global__ void adagrad(
     Tensors tensors, Numbers numbers, const double* fresh
 ) {
-    int t;
-    i64 i;
-    if (!found(tensors, t, i)) return;
+    EACH(t, i);
     const real p = tensors.at[0][t][i];
     const real slope = slope_of(p, tensors.at[1][t][i], NUMBER(2), NUMBER(3));
     const real total = tensors.at[2][t][i] + slope * slope;
@@ -105,9 +104,7 @@ extern "C" __global__ void adagrad(
 extern "C" __global__ void adadelta(
     Tensors tensors, Numbers numbers, const double* fresh
 ) {
-    int t;
-    i64 i;
-    if (!found(tensors, t, i)) return;
+    EACH(t, i);
     const real p = tensors.at[0][t][i], u = tensors.at[3][t][i];
     const real slope = slope_of(p, tensors.at[1][t][i], NUMBER(3), NUMBER(4));
     const real keep = (real)NUMBER(1), add = (real)(1 - NUMBER(1)), eps = (real)NUMBER(2);
@@ -123,9 +120,7 @@ extern "C" __global__ void adadelta(
 extern "C" __global__ void rmsprop(
     Tensors tensors, Numbers numbers, const double* fresh
 ) {
-    int t;
-    i64 i;
-    if (!found(tensors, t, i)) return;
+    EACH(t, i);
     const real p = tensors.at[0][t][i];
     const real slope = slope_of(p, tensors.at[1][t][i], NUMBER(4), NUMBER(5));
     const real keep = (real)NUMBER(1), add = (real)(1 - NUMBER(1));
